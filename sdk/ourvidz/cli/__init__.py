@@ -1,0 +1,134 @@
+"""The command line, as a whole: each command's options stand here, what it does in the module named like it.
+
+The modules are imported by the commands that need them, so that `--help` and shell completion stay quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ourvidz.errors import OurVidzError
+
+
+class _Readable(TyperGroup):
+    """Shows what went wrong as one line on stderr; everything that we did not foresee keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OurVidzError as error:
+            from ourvidz.cli.failure import describe
+
+            typer.echo(f"Error: {describe(error)}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Readable,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals hold tokens
+    help="Pictures and clips from a prompt. Commands that ask a server read OURVIDZ_GRPC (127.0.0.1:50051), "
+    "OURVIDZ_URL (http://127.0.0.1:8000) and OURVIDZ_TOKEN.",
+)
+jobs_app = typer.Typer(no_args_is_help=True, help="Look at your jobs.")
+app.add_typer(jobs_app, name="jobs")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the local stack keeps everything. Default: ourvidz in XDG_DATA_HOME or ~/.local/share.",
+        envvar="OURVIDZ_DATA_DIR",
+        show_envvar=True,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="The folder for the files; made if it is not there.")]
+JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the keys that REST uses.")]
+
+
+@app.command()
+def up(
+    data_dir: DataDir = None,
+    rest_port: Annotated[int, typer.Option(help="The port of the REST API.", min=1, max=65535)] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="The port of the gRPC API.", min=1, max=65535)] = 50051,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C: database, storage, renderer, gateway.
+
+    Needs the extra `local`: pip install 'ourvidz[local]'. PostgreSQL will not run as root: started by root, it runs as
+    a system user `pgserver`, made on first use, with its files in /var/lib/ourvidz.
+    """
+    from ourvidz.cli.up import run_until_stopped
+
+    run_until_stopped(data_dir, rest_port=rest_port, grpc_port=grpc_port)
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Argument(help="Any name: the token's `sub`.", show_default=False)],
+    hours: Annotated[float, typer.Option(help="How long it is valid, at most ten years.", min=0, max=87_600)] = 24,
+    data_dir: DataDir = None,
+) -> None:
+    """Print a token for the local stack, and nothing else."""
+    from ourvidz.local.folder import DataFolder
+    from ourvidz.local.secrets import Secrets, user_token
+
+    typer.echo(user_token(Secrets.read(DataFolder.at(data_dir)), user, hours=hours))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What is to be seen.", show_default=False)],
+    job_type: Annotated[str, typer.Option("--type", help="The job type.")] = "sdxl_image_fast",
+    count: Annotated[int | None, typer.Option(help="How many images: 1, 3 or 6 for SDXL types.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes the same pictures again: 0 to 4294967295.")] = None,
+    negative: Annotated[str, typer.Option(help="What is not to be seen.", show_default=False)] = "",
+    out: Out = Path(),
+) -> None:
+    """Make pictures from a prompt, show the progress, save the files.
+
+    The files are named after the job's id and their number in it; a file that is there already is never overwritten.
+    """
+    from ourvidz.cli.generate import generate as run
+
+    run(prompt, job_type=job_type, image_count=count, seed=seed, negative_prompt=negative, folder=out)
+
+
+@jobs_app.command("list")
+def list_jobs(
+    limit: Annotated[int, typer.Option(help="How many at most, newest first.", min=1, max=100)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List your jobs, newest first."""
+    from ourvidz.cli.jobs import list_jobs as run
+
+    run(limit, as_json=as_json)
+
+
+@jobs_app.command("show")
+def show_job(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show one job: where it stands, and where its files are."""
+    from ourvidz.cli.jobs import show_job as run
+
+    run(job_id, as_json=as_json)
+
+
+@jobs_app.command("watch")
+def watch_job(
+    job_id: JobId,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the files in this folder when the job is done.", show_default=False)
+    ] = None,
+) -> None:
+    """Show a job's progress until it has ended."""
+    from ourvidz.cli.generate import watch as run
+
+    run(job_id, folder=out)
+
+
+def main() -> None:
+    """Run the command line; the program `ourvidz`."""
+    app(prog_name="ourvidz")

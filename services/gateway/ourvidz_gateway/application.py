@@ -1,0 +1,43 @@
+"""The one layer under both fronts: what REST and gRPC can ask of the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+from uuid import UUID
+
+from ourvidz_gateway.jobs import Accepted, Job, JobEvent, JobFilter, JobState, NewJob, QueueStatus
+
+
+class Jobs(Protocol):
+    """The jobs of all users. Every call that reads takes the user, and knows no other user's job.
+
+    Raises `JobNotFound` for an id that is unknown or another user's, `NoRenderer` and `QueueFull` from `accept`, and
+    `DatabaseUnavailable` from any call.
+    """
+
+    async def accept(self, job: NewJob) -> Accepted:
+        """Store a job and its first stage in one transaction; when this returns, the job is durable."""
+        ...
+
+    async def get(self, user_id: str, job_id: UUID) -> Job:
+        """Return one job."""
+        ...
+
+    async def list(
+        self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Return a page, newest first, and the token of the next page. Raises `InvalidRequest` for a bad token."""
+        ...
+
+    async def cancel(self, user_id: str, job_id: UUID) -> tuple[JobState, Job]:
+        """Cancel a job; return the state it was found in, and the job as it stands now. Idempotent."""
+        ...
+
+    def watch(self, user_id: str, job_id: UUID, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        """Yield the events with a number greater than `after`, then new ones as they are stored, to the terminal one."""
+        ...
+
+    async def queue_status(self) -> list[QueueStatus]:
+        """Return all queues, at most a second old."""
+        ...

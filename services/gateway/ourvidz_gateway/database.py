@@ -1,0 +1,122 @@
+"""The database: one pool of connections, and the schema that it must have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+import asyncpg
+
+from ourvidz_gateway.errors import DatabaseUnavailable
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 10.0
+"""No statement of ours takes longer; a stalled network must not hold a request for ever."""
+
+RETRY_AFTER_S = 5.0
+"""What clients are told to wait while the database is away."""
+
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+"""What asyncpg raises when the server is down, starting, stopping, or out of reach."""
+
+
+@contextmanager
+def reaching_database() -> Iterator[None]:
+    """Turn every way of not reaching the server into `DatabaseUnavailable`."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise DatabaseUnavailable("The database is out of reach.", retry_after_s=RETRY_AFTER_S) from error
+
+
+class Database:
+    """A pool of connections to PostgreSQL. Every call raises `DatabaseUnavailable` when the server is out of reach."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        """Run one statement and return its rows."""
+        with reaching_database():
+            return list(await self._pool.fetch(query, *args))
+
+    async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
+        """Run one statement and return its first row."""
+        with reaching_database():
+            return await self._pool.fetchrow(query, *args)
+
+    async def execute(self, query: str, *args: Any) -> None:
+        """Run one statement."""
+        with reaching_database():
+            await self._pool.execute(query, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """Lend a connection with an open transaction; it commits at the end, or rolls back when an error leaves."""
+        with reaching_database():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+                yield connection
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str, *, max_connections: int = 16, durable: bool = True
+) -> AsyncIterator[Database]:
+    """Connect to the database at `dsn` and close all connections at the end.
+
+    With `durable` false, a commit does not wait for the disk: a crash of the database's host may lose the last ones.
+    """
+    with reaching_database():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=max_connections,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            init=_prepare,
+            server_settings={
+                "application_name": "ourvidz-gateway",
+                "synchronous_commit": "on" if durable else "off",
+            },
+        )
+    try:
+        yield Database(pool)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), CONNECT_TIMEOUT_S)
+        except UNREACHABLE:
+            pool.terminate()
+
+
+async def connect(dsn: str) -> asyncpg.Connection:
+    """Open one connection outside the pool, for LISTEN."""
+    with reaching_database():
+        return await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+
+
+async def migrate(dsn: str) -> None:
+    """Bring the schema at `dsn` up to date. Several gateways may do so at once."""
+    config = alembic.config.Config(attributes={"dsn": dsn})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with reaching_database():
+        # In a thread: Alembic is blocking, and its environment runs an event loop of its own.
+        await asyncio.to_thread(alembic.command.upgrade, config, "head")
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")

@@ -1,0 +1,157 @@
+"""The dispatcher: claims stages for free slots, runs them, and hands them back when the gateway leaves.
+
+It is woken by accepted jobs, freed slots and renderers that become ready, here or at another gateway. A slow sweep
+covers wakes that were lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import structlog
+
+from ourvidz_gateway.errors import DatabaseUnavailable
+from ourvidz_gateway.events import prune_steps
+from ourvidz_gateway.jobs import JobState, Kind
+from ourvidz_gateway.queue import Claim, Queue
+from ourvidz_gateway.runs import RenderRun, Retry, RunContext
+
+log = structlog.get_logger()
+
+SWEEP_S = 5.0
+OUTAGE_PAUSE_S = 1.0
+PRUNE_EVERY_S = 60.0
+STEPS_KEPT_S = 60.0
+"""Steps of an ended job stay this long, for watchers that are a little behind."""
+
+
+class Dispatcher:
+    """All that one gateway runs. Construct, set the context, then `run`."""
+
+    def __init__(self, queue: Queue, context: RunContext, *, wait_limit_s: float) -> None:
+        self._queue = queue
+        self._context = context
+        self._wait_limit_s = wait_limit_s
+        self._wakes = {kind: asyncio.Event() for kind in Kind}
+        self._sweep = asyncio.Event()
+        self._runs: dict[UUID, tuple[RenderRun, asyncio.Task[None]]] = {}
+
+    @property
+    def running(self) -> int:
+        """How many attempts this gateway runs."""
+        return len(self._runs)
+
+    def wake(self, kind: Kind) -> None:
+        """Look for work of this kind now."""
+        self._wakes[kind].set()
+
+    def take_over(self, claims: list[Claim]) -> None:
+        """Run attempts of a gateway that is gone, by attaching to their renders."""
+        for claim in claims:
+            self._start(claim)
+
+    def cancel(self, job_id: UUID) -> bool:
+        """Cancel a job if it runs here; return whether it does."""
+        found = self._runs.get(job_id)
+        if found:
+            found[0].cancel()
+        return found is not None
+
+    def abandon(self) -> None:
+        """Stop watching all renders at once, leaving them to whoever owns them now."""
+        for _, task in self._runs.values():
+            task.cancel()
+
+    async def run(self) -> None:
+        """Dispatch for ever; when cancelled, abandon what runs."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in (Kind.SDXL, Kind.WAN):
+                    group.create_task(self._dispatch(kind), name=f"dispatch {kind}")
+                group.create_task(self._tend(), name="tend the queue")
+        finally:
+            self.abandon()
+            await asyncio.gather(*(task for _, task in self._runs.values()), return_exceptions=True)
+
+    async def _dispatch(self, kind: Kind) -> None:
+        wake = self._wakes[kind]
+        while True:
+            await _wait(wake, SWEEP_S)
+            try:
+                while addresses := self._context.renderers.ready(kind):
+                    claimed = await self._queue.claim(kind, addresses, self._context.session_id())
+                    if claimed is None:
+                        break
+                    claim, event = claimed
+                    self._start(claim)
+                    self._context.feeds.publish([event])
+            except DatabaseUnavailable:
+                log.warning("database away, dispatch waits", kind=kind)
+                await asyncio.sleep(OUTAGE_PAUSE_S)
+                wake.set()
+
+    def _start(self, claim: Claim) -> None:
+        run = RenderRun(claim, self._context)
+        task = asyncio.create_task(self._supervise(run), name=f"run {claim.render_id}")
+        self._runs[claim.job_id] = (run, task)
+
+    async def _supervise(self, run: RenderRun) -> None:
+        """Run one attempt to its end. A bug of ours in it costs the attempt, not the job or the gateway."""
+        claim = run.claim
+        with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt):
+            try:
+                outcome = await run.run()
+            except Exception:
+                log.exception("a run failed in the gateway")
+                outcome = Retry("GATEWAY_ERROR", counts=True)
+                await run.record(outcome)
+            finally:
+                self._forget(run)
+        if isinstance(outcome, Retry):
+            self._sweep.set()
+            if outcome.cool_s:
+                asyncio.get_running_loop().call_later(outcome.cool_s, self.wake, claim.kind)
+        self.wake(claim.kind)
+
+    def _forget(self, run: RenderRun) -> None:
+        # A job that was retried at once may already run again under the same id.
+        found = self._runs.get(run.claim.job_id)
+        if found and found[0] is run:
+            del self._runs[run.claim.job_id]
+
+    async def _tend(self) -> None:
+        """Let delayed retries through when they are due, end what waited too long, prune the log."""
+        loop = asyncio.get_running_loop()
+        due_in_s: float | None = 0.0
+        pruned_at = loop.time()
+        while True:
+            await _wait(self._sweep, SWEEP_S if due_in_s is None else min(SWEEP_S, max(due_in_s, 0.05)))
+            try:
+                kinds, due_in_s = await self._queue.promote()
+                for kind in kinds:
+                    self.wake(kind)
+                for job_id in await self._queue.overdue(self._wait_limit_s):
+                    await self._give_up(job_id)
+                if loop.time() - pruned_at >= PRUNE_EVERY_S:
+                    await prune_steps(self._context.database, age_s=STEPS_KEPT_S)
+                    pruned_at = loop.time()
+            except DatabaseUnavailable:
+                due_in_s = OUTAGE_PAUSE_S
+
+    async def _give_up(self, job_id: UUID) -> None:
+        message = f"No renderer was free for {self._wait_limit_s / 60:g} minutes."
+        event = await self._queue.withdraw(job_id, state=JobState.FAILED, message=message)
+        if event:
+            log.warning("a job waited too long", job_id=str(job_id))
+            self._context.feeds.publish([event])
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    """Wait for the event, but no longer than the timeout; clear it."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        pass
+    event.clear()

@@ -1,0 +1,190 @@
+"""The event log: what happened to each job, numbered without gaps, for watchers to replay and follow.
+
+Milestones (a change of state) are written by the statement that makes the change. Steps come from running renders and
+are written many at a time by one `EventWriter` for each gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import asyncpg
+import structlog
+import tenacity
+
+from ourvidz_gateway.errors import DatabaseUnavailable
+from ourvidz_gateway.jobs import JobEvent, JobStage, JobState, StepDetail
+
+if TYPE_CHECKING:
+    from ourvidz_gateway.database import Database
+
+log = structlog.get_logger()
+
+COLUMNS = (
+    "job_id, sequence, milestone, state, stage, progress, attempt, "
+    "step, step_count, image_index, image_count, error_message, created_at"
+)
+
+
+def insert_milestone(source: str, *, state: str, stage: str, error: str = "NULL", progress: str = "0") -> str:
+    """Return the SQL that adds a milestone for each row of `source`, which has the columns `id` and `attempt`."""
+    return f"""
+    INSERT INTO job_events (job_id, sequence, milestone, state, stage, progress, attempt, error_message)
+    SELECT s.id, 1 + coalesce((SELECT max(e.sequence) FROM job_events e WHERE e.job_id = s.id), 0),
+           true, {state}, {stage}, {progress}, s.attempt, {error}
+    FROM {source} s
+    RETURNING {COLUMNS}
+    """
+
+
+def event_of(row: asyncpg.Record) -> JobEvent:
+    """Read an event from a row with the columns of `job_events`."""
+    step = None
+    if row["step"] is not None:
+        step = StepDetail(row["step"], row["step_count"], row["image_index"], row["image_count"])
+    return JobEvent(
+        job_id=row["job_id"],
+        sequence=row["sequence"],
+        created_at=row["created_at"],
+        state=JobState(row["state"]),
+        stage=JobStage(row["stage"]) if row["stage"] else None,
+        progress=row["progress"],
+        attempt=row["attempt"],
+        step=step,
+        error_message=row["error_message"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something that a running attempt has to tell, not yet numbered."""
+
+    job_id: UUID
+    attempt: int
+    stage: JobStage
+    percent: int
+    step: StepDetail | None = None
+    """None: the stage itself has begun, which is a milestone."""
+
+
+# An attempt that has ended or that another gateway has taken over tells nothing more.
+_APPEND = f"""
+WITH told AS (
+  SELECT * FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::smallint[],
+                       $6::integer[], $7::integer[], $8::integer[], $9::integer[])
+    WITH ORDINALITY AS t (job_id, attempt, stage, progress, step, step_count, image_index, image_count, place)
+)
+INSERT INTO job_events (job_id, sequence, milestone, state, stage, progress, attempt,
+                        step, step_count, image_index, image_count)
+SELECT t.job_id,
+       row_number() OVER (PARTITION BY t.job_id ORDER BY t.place)
+         + coalesce((SELECT max(e.sequence) FROM job_events e WHERE e.job_id = t.job_id), 0),
+       t.step IS NULL, 'processing', t.stage, t.progress, t.attempt, t.step, t.step_count, t.image_index, t.image_count
+FROM told t JOIN attempts a ON a.job_id = t.job_id AND a.attempt = t.attempt
+WHERE a.session_id = $1 AND a.ended_at IS NULL
+ORDER BY t.place
+RETURNING {COLUMNS}
+"""
+
+_AFTER = f"""
+SELECT {COLUMNS} FROM job_events e JOIN unnest($1::uuid[], $2::bigint[]) AS w (watched, after)
+  ON e.job_id = w.watched AND e.sequence > w.after
+ORDER BY e.job_id, e.sequence
+"""
+
+_PRUNE = """
+DELETE FROM job_events e USING (
+  SELECT s.job_id, s.sequence FROM job_events s JOIN jobs j ON j.id = s.job_id
+  WHERE NOT s.milestone AND s.created_at < now() - make_interval(secs => $1)
+    AND j.completed_at < now() - make_interval(secs => $1)
+  ORDER BY s.created_at LIMIT 10000
+) old WHERE e.job_id = old.job_id AND e.sequence = old.sequence
+"""
+
+BACKLOG_LIMIT = 20_000
+"""While the database is away, the oldest steps are dropped past this many: progress is worth less than memory."""
+
+
+async def read_events(database: Database, after: dict[UUID, int]) -> list[JobEvent]:
+    """Return the events of each job with a number greater than the one given, in order. One statement for all."""
+    return [event_of(row) for row in await database.fetch(_AFTER, list(after), list(after.values()))]
+
+
+async def prune_steps(database: Database, *, age_s: float) -> None:
+    """Delete the steps of jobs that ended more than `age_s` seconds ago, at most 10,000 at a time."""
+    await database.execute(_PRUNE, age_s)
+
+
+class EventWriter:
+    """Writes what running attempts tell, all that has gathered in one statement, then hands it to `publish`.
+
+    An event has its number, and is shown to watchers, only once it is stored. `database` commits asynchronously: steps
+    of the last moments may be lost with the database's host, never a milestone that ends a job.
+    """
+
+    def __init__(self, database: Database, session_id: Callable[[], UUID], publish: Callable[[Sequence[JobEvent]], None]) -> None:
+        self._database = database
+        self._session_id = session_id
+        self._publish = publish
+        self._told: deque[Progress] = deque(maxlen=BACKLOG_LIMIT)
+        self._something = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    def tell(self, progress: Progress) -> None:
+        """Take an event for writing; returns at once."""
+        self._told.append(progress)
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write what is told, for ever, through outages of the database."""
+        while True:
+            await self._something.wait()
+            await self._write_through_outages()
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+        before_sleep=lambda state: log.warning("database away, progress waits", tries=state.attempt_number),
+    )
+    async def _write_through_outages(self) -> None:
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Write all that has been told so far. Raises `DatabaseUnavailable`; then it is kept for the next try."""
+        async with self._writing:
+            self._something.clear()
+            batch = list(self._told)
+            self._told.clear()
+            if not batch:
+                return
+            try:
+                rows = await self._append(batch)
+            except DatabaseUnavailable:
+                self._told = deque([*batch, *self._told], maxlen=BACKLOG_LIMIT)
+                self._something.set()
+                raise
+            self._publish([event_of(row) for row in rows])
+
+    # Two gateways can write for one job only in the moment of a take-over; the loser finds itself fenced on the retry.
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type(asyncpg.UniqueViolationError), stop=tenacity.stop_after_attempt(5), reraise=True
+    )
+    async def _append(self, batch: list[Progress]) -> list[asyncpg.Record]:
+        steps = [progress.step for progress in batch]
+        return await self._database.fetch(
+            _APPEND,
+            self._session_id(),
+            [progress.job_id for progress in batch],
+            [progress.attempt for progress in batch],
+            [progress.stage for progress in batch],
+            [progress.percent for progress in batch],
+            [step and step.step for step in steps],
+            [step and step.step_count for step in steps],
+            [step and step.image_index for step in steps],
+            [step and step.image_count for step in steps],
+        )

@@ -1,0 +1,209 @@
+"""The gateway behind its fronts: the jobs of all users, from acceptance to what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
+
+import structlog
+
+from ourvidz_gateway.attempts import Attempts
+from ourvidz_gateway.backlog import BacklogView
+from ourvidz_gateway.database import migrate, open_database
+from ourvidz_gateway.dispatch import Dispatcher
+from ourvidz_gateway.errors import DatabaseUnavailable, JobNotFound, NoRenderer, QueueFull
+from ourvidz_gateway.events import EventWriter
+from ourvidz_gateway.feeds import Feeds
+from ourvidz_gateway.jobs import (
+    Accepted,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobStage,
+    JobState,
+    Kind,
+    NewJob,
+    QueueStatus,
+)
+from ourvidz_gateway.plan import RenderPlan
+from ourvidz_gateway.queue import Queue
+from ourvidz_gateway.records import Records, shown_metadata
+from ourvidz_gateway.renderers import Renderers
+from ourvidz_gateway.runs import RunContext
+from ourvidz_gateway.sessions import Session, SessionCallbacks
+from ourvidz_gateway.settings import GatewaySettings
+from ourvidz_gateway.signals import Signals
+
+log = structlog.get_logger()
+
+QUEUE_FULL_RETRY_S = 10.0
+
+
+class Gateway:
+    """Implements `application.Jobs` on the queue. Make one with `open_gateway`."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        records: Records,
+        feeds: Feeds,
+        dispatcher: Dispatcher,
+        renderers: Renderers,
+        signals: Signals,
+        backlog: BacklogView,
+        queue_limit: int,
+    ) -> None:
+        self._queue = queue
+        self._records = records
+        self._feeds = feeds
+        self._dispatcher = dispatcher
+        self._renderers = renderers
+        self._signals = signals
+        self._backlog = backlog
+        self._queue_limit = queue_limit
+
+    async def accept(self, job: NewJob) -> Accepted:
+        """Store a job and wake a dispatcher for it."""
+        plan = RenderPlan.from_json(job.request)
+        for kind in {job.kind, plan.kind}:
+            if not self._renderers.configured(kind):
+                raise NoRenderer(f"No {kind} renderer is configured, so {job.job_type} can't be made here.")
+        depth = await self._backlog.depth(job.kind)
+        if depth >= self._queue_limit:
+            raise QueueFull(f"{depth} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
+        stages = [JobStage.ENHANCING, JobStage.RENDERING] if plan.enhanced else [JobStage.RENDERING]
+        event = await self._queue.accept(job, renderer=plan.kind, stages=stages, cost=plan.cost)
+        self._backlog.accepted(job.kind)
+        self._dispatcher.wake(job.kind)
+        self._signals.work(job.kind)
+        return Accepted(_as_accepted(job, event), queue_length=await self._backlog.depth(job.kind))
+
+    async def get(self, user_id: str, job_id: UUID) -> Job:
+        """Return one job."""
+        return await self._records.get(user_id, job_id)
+
+    async def list(
+        self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None
+    ) -> tuple[list[Job], str | None]:
+        """Return a page of jobs and the token of the next."""
+        return await self._records.page(user_id, where, page_size=page_size, page_token=page_token)
+
+    async def cancel(self, user_id: str, job_id: UUID) -> tuple[JobState, Job]:
+        """Cancel a job: at once while it waits, within a step while it runs."""
+        found = await self._records.state(user_id, job_id)
+        if not found.terminal:
+            await self._records.request_cancel(user_id, job_id)
+            event = await self._queue.withdraw(job_id, state=JobState.CANCELLED, message="The job was cancelled.")
+            if event is not None:
+                self._feeds.publish([event])
+            elif not self._dispatcher.cancel(job_id):
+                self._signals.cancel(job_id)
+        return found, await self._records.get(user_id, job_id)
+
+    async def watch(self, user_id: str, job_id: UUID, *, after: int = 0) -> AsyncIterator[JobEvent]:
+        """Yield a job's events to the terminal one."""
+        await self._records.state(user_id, job_id)
+        async for event in self._feeds.watch(job_id, after=after):
+            yield event
+
+    async def queue_status(self) -> list[QueueStatus]:
+        """Return all queues."""
+        return await self._backlog.status()
+
+    def close_watches(self) -> None:
+        """End all watches, because the server drains."""
+        self._feeds.close()
+
+
+@asynccontextmanager
+async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+    """Bring the schema up to date, start dispatching, and hand everything back at the end."""
+    dsn = settings.database_url.get_secret_value()
+    await migrate(dsn)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(dsn))
+        log_database = await stack.enter_async_context(open_database(dsn, max_connections=1, durable=False))
+        queue = Queue(database)
+        feeds = Feeds(database)
+        # These four know each other: what one sees, another acts on. The lambdas look the dispatcher up when called.
+        renderers = Renderers(
+            settings.renderers,
+            database,
+            service_token=settings.service_token.get_secret_value() if settings.service_token else None,
+            on_ready=lambda kind: dispatcher.wake(kind),
+        )
+        session = Session(
+            database,
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            lease_s=settings.lease_s,
+            callbacks=SessionCallbacks(
+                take_over=lambda claims: dispatcher.take_over(claims),
+                cancel=lambda job_id: dispatcher.cancel(job_id),
+                lost=lambda: dispatcher.abandon(),
+            ),
+        )
+        writer = EventWriter(log_database, lambda: session.id, feeds.publish)
+        context = RunContext(
+            database=database,
+            attempts=Attempts(database),
+            writer=writer,
+            feeds=feeds,
+            renderers=renderers,
+            session_id=lambda: session.id,
+        )
+        dispatcher = Dispatcher(queue, context, wait_limit_s=settings.wait_limit_s)
+        signals = Signals(dsn, on_work=dispatcher.wake, on_cancel=dispatcher.cancel)
+        await session.begin()
+        tasks = [
+            asyncio.create_task(part.run(), name=type(part).__name__)
+            for part in (renderers, dispatcher, session, writer, feeds, signals)
+        ]
+        try:
+            yield Gateway(
+                queue=queue,
+                records=Records(database),
+                feeds=feeds,
+                dispatcher=dispatcher,
+                renderers=renderers,
+                signals=signals,
+                backlog=BacklogView(queue, renderers),
+                queue_limit=settings.queue_limit,
+            )
+        finally:
+            feeds.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                await session.release()
+            except DatabaseUnavailable:
+                log.warning("database away, the lease runs out by itself")
+
+
+def _as_accepted(job: NewJob, event: JobEvent) -> Job:
+    """Return a job as it stands right after it was stored."""
+    return Job(
+        id=job.id,
+        user_id=job.user_id,
+        job_type=job.job_type,
+        state=JobState.QUEUED,
+        stage=JobStage.QUEUED,
+        progress=0,
+        queue_position=None,
+        created_at=event.created_at,
+        started_at=None,
+        completed_at=None,
+        metadata=shown_metadata(job.metadata, job.request, {}),
+        error_message=None,
+        credits=job.credits,
+        warnings=[],
+        project_id=job.project_id,
+        video_id=job.video_id,
+        image_id=job.image_id,
+        retry_of=None,
+    )

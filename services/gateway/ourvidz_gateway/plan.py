@@ -1,0 +1,134 @@
+"""What a job renders, settled when it was accepted, and how that is put to a renderer."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from ourvidz.api.render.v1 import render_pb2
+
+from ourvidz_gateway.catalog import Sampler
+from ourvidz_gateway.jobs import Kind
+
+KEEP = timedelta(seconds=60)
+"""How long a renderer goes on for a gateway that is gone, so that its successor can attach."""
+
+_SAMPLERS = {
+    Sampler.DPMPP_2M_KARRAS: render_pb2.SAMPLER_DPMPP_2M_KARRAS,
+    Sampler.EULER: render_pb2.SAMPLER_EULER,
+    Sampler.UNIPC: render_pb2.SAMPLER_UNIPC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RenderPlan:
+    """All that rendering a job needs, so that neither a retry nor a changed catalog alters what comes out."""
+
+    kind: Kind
+    """The renderer that makes it: SDXL or WAN."""
+    enhanced: bool
+    """Whether the enhancer rewrites `prompt` before it is rendered."""
+    model_variant: str
+    prompt: str
+    negative_prompt: str
+    """What is not to be seen; empty for none."""
+    seed: int
+    """0 to 2³² − 1; image i uses (seed + i) mod 2³²."""
+    image_count: int
+    width_px: int
+    height_px: int
+    frame_count: int | None
+    """Frames of a clip; None for still images."""
+    duration_s: float | None
+    """Seconds that a clip plays; None for still images."""
+    step_count: int
+    guidance_scale: float
+    sampler: Sampler
+    flow_shift: float | None
+    bucket: str
+    max_bytes: int
+    """What one output may weigh at most."""
+    deadline_s: int
+    """Seconds of rendering, over all attempts, after which the job is stopped."""
+
+    @property
+    def cost(self) -> float:
+        """The work that it brings a renderer, in denoising steps of one frame: what fair shares are measured in."""
+        return float(self.step_count * self.image_count * (self.frame_count or 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "kind": self.kind.value, "sampler": self.sampler.value}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(**{**values, "kind": Kind(values["kind"]), "sampler": Sampler(values["sampler"])})
+
+
+def plan_to_request(
+    plan: RenderPlan, render_id: str, user_id: str, job_id: UUID, attempt: int
+) -> render_pb2.RenderRequest:
+    """Put a plan to a renderer as one attempt, whose outputs go under `<user>/<job>/<attempt>`."""
+    request = render_pb2.RenderRequest(
+        render_id=render_id,
+        output=render_pb2.OutputLocation(
+            bucket=plan.bucket,
+            prefix=f"{user_folder(user_id)}/{job_id}/{attempt}",
+            max_bytes=plan.max_bytes,
+        ),
+        on_disconnect=render_pb2.ON_DISCONNECT_KEEP,
+        keep=_duration(KEEP),
+    )
+    sampling = render_pb2.Sampling(
+        prompt=plan.prompt,
+        negative_prompt=plan.negative_prompt,
+        step_count=plan.step_count,
+        guidance_scale=plan.guidance_scale,
+        seed=plan.seed,
+        sampler=_SAMPLERS[plan.sampler],
+        flow_shift=plan.flow_shift,
+    )
+    if plan.frame_count is None or plan.duration_s is None:
+        request.images.CopyFrom(
+            render_pb2.ImageBatch(
+                sampling=sampling,
+                width_px=plan.width_px,
+                height_px=plan.height_px,
+                image_count=plan.image_count,
+            )
+        )
+    else:
+        request.clip.CopyFrom(
+            render_pb2.Clip(
+                sampling=sampling,
+                width_px=plan.width_px,
+                height_px=plan.height_px,
+                frame_count=plan.frame_count,
+                duration=_duration(timedelta(seconds=plan.duration_s)),
+            )
+        )
+    return request
+
+
+def user_folder(user_id: str) -> str:
+    """Return the one key segment under which a user's objects lie.
+
+    The ids that identity providers issue are mostly UUIDs and stand as they are. Any other id (`auth0|…`, an e-mail
+    address) is hashed: percent signs and odd characters in keys are where S3 servers and signed URLs disagree. The two
+    forms can't meet, since only the hashed one has a dot.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,100}", user_id):
+        return user_id
+    return f"sha256.{hashlib.sha256(user_id.encode()).hexdigest()}"
+
+
+def _duration(span: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(span)
+    return duration

@@ -1,0 +1,257 @@
+"""The queue: stages of jobs that wait for a renderer, in lanes that share it fairly.
+
+A lane is one user's stages of one kind. Each lane has a virtual time, the work that it has been given; the lane with
+the lowest is next, so a burst of one user never starves another, and a claim costs the same however many wait.
+Every change of `queue` goes with its change of `lanes` in one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from ourvidz_gateway.database import Database
+from ourvidz_gateway.events import event_of, insert_milestone
+from ourvidz_gateway.jobs import JobEvent, JobStage, Kind, NewJob
+
+
+def enter_lane(source: str, *, kind: str, user: str, position: str, count: str = "1") -> str:
+    """Return the SQL that adds `count` waiting rows of `source` to their lanes; `position` is the lowest of them.
+
+    A lane that begins to wait starts where the others stand (the lowest virtual time of those that wait or, when none
+    does, the highest ever reached), so that nobody saves up turns by staying away.
+    """
+    return f"""
+    INSERT INTO lanes AS lane (kind, user_id, waiting, virtual_time, head_position)
+    SELECT {kind}, {user}, {count}, coalesce(
+      (SELECT o.virtual_time FROM lanes o WHERE o.kind = {kind} AND o.waiting > 0 ORDER BY o.virtual_time LIMIT 1),
+      (SELECT o.virtual_time FROM lanes o WHERE o.kind = {kind} ORDER BY o.virtual_time DESC LIMIT 1),
+      0), {position}
+    {source}
+    ON CONFLICT (kind, user_id) DO UPDATE SET
+      waiting = lane.waiting + excluded.waiting,
+      virtual_time = CASE WHEN lane.waiting > 0 THEN lane.virtual_time
+                          ELSE greatest(lane.virtual_time, excluded.virtual_time) END,
+      head_position = CASE WHEN lane.waiting > 0 THEN least(lane.head_position, excluded.head_position)
+                           ELSE excluded.head_position END
+    """
+
+
+_ACCEPT = f"""
+WITH job AS (
+  INSERT INTO jobs (id, user_id, job_type, kind, stages, position, request, metadata, credits,
+                    project_id, video_id, image_id)
+  VALUES ($1, $2, $3, $4, $5, nextval('job_positions'), $6, $7, $8, $9, $10, $11)
+  RETURNING id, user_id, position, attempt
+),
+lane AS ({enter_lane("FROM job", kind="$12::text", user="job.user_id", position="job.position")}),
+waiting AS (
+  INSERT INTO queue (job_id, kind, user_id, position, cost)
+  SELECT id, $12::text, user_id, position, $13::double precision FROM job
+)
+{insert_milestone("job", state="'queued'", stage="'queued'")}
+"""
+
+# The lane is locked first: two dispatchers that claim at once take different lanes, and a lane's head can't be taken
+# twice. A renderer where this job failed before is the last choice.
+_CLAIM = f"""
+WITH lane AS (
+  SELECT user_id, head_position FROM lanes
+  WHERE kind = $1 AND waiting > 0 AND EXISTS (
+    SELECT FROM renderer_slots
+    WHERE kind = $1 AND job_id IS NULL AND address = ANY($2) AND cool_until <= now())
+  ORDER BY virtual_time, claimed_at NULLS FIRST
+  LIMIT 1 FOR UPDATE SKIP LOCKED
+),
+head AS (
+  SELECT q.job_id, q.user_id, q.position, q.cost, q.last_address FROM queue q, lane
+  WHERE q.kind = $1 AND q.user_id = lane.user_id AND q.ready AND q.position >= lane.head_position
+  ORDER BY q.position
+  LIMIT 1 FOR UPDATE OF q SKIP LOCKED
+),
+slot AS (
+  SELECT s.address, s.slot FROM renderer_slots s, head
+  WHERE s.kind = $1 AND s.job_id IS NULL AND s.address = ANY($2) AND s.cool_until <= now()
+  ORDER BY (s.address = head.last_address) IS TRUE, s.released_at
+  LIMIT 1 FOR UPDATE OF s SKIP LOCKED
+),
+claimed AS (SELECT * FROM head, slot),
+dequeued AS (DELETE FROM queue USING claimed WHERE queue.job_id = claimed.job_id),
+passed AS (
+  UPDATE lanes SET waiting = waiting - 1, virtual_time = virtual_time + claimed.cost,
+                   head_position = claimed.position, claimed_at = clock_timestamp()
+  FROM claimed WHERE lanes.kind = $1 AND lanes.user_id = claimed.user_id
+),
+job AS (
+  UPDATE jobs SET
+    state = 'processing', attempt = jobs.attempt + 1, started_at = coalesce(started_at, now()),
+    deadline_at = coalesce(deadline_at, CASE WHEN stages[stage_index] = 'rendering'
+      THEN now() + make_interval(secs => (request->>'deadline_s')::double precision) END)
+  FROM claimed WHERE jobs.id = claimed.job_id
+  RETURNING jobs.id, jobs.user_id, jobs.job_type, jobs.request, jobs.attempt, stages[stage_index] AS current_stage,
+            extract(epoch FROM deadline_at - now())::double precision AS remaining_s
+),
+taken AS (
+  UPDATE renderer_slots s SET job_id = job.id, attempt = job.attempt FROM job, claimed
+  WHERE s.kind = $1 AND s.address = claimed.address AND s.slot = claimed.slot
+),
+begun AS (
+  INSERT INTO attempts (job_id, attempt, stage, kind, address, slot, session_id)
+  SELECT job.id, job.attempt, job.current_stage, $1, claimed.address, claimed.slot, $3 FROM job, claimed
+),
+event AS ({insert_milestone("job", state="'processing'", stage="current_stage")})
+SELECT job.user_id, job.job_type, job.request, job.remaining_s, claimed.address, claimed.slot, event.*
+FROM job, claimed, event
+"""
+
+_PROMOTE = f"""
+WITH due AS (
+  UPDATE queue SET ready = true
+  WHERE job_id IN (SELECT job_id FROM queue WHERE NOT ready AND ready_at <= now() FOR UPDATE SKIP LOCKED)
+  RETURNING kind, user_id, position
+),
+lane AS (SELECT kind, user_id, count(*) AS count, min(position) AS position FROM due GROUP BY kind, user_id),
+entered AS ({enter_lane("FROM lane due", kind="due.kind", user="due.user_id", position="due.position", count="due.count")})
+SELECT DISTINCT kind FROM due
+"""
+
+_NEXT_DUE = "SELECT extract(epoch FROM min(ready_at) - now())::double precision AS due_in_s FROM queue WHERE NOT ready"
+
+_OVERDUE = "SELECT job_id FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
+
+# A row that leaves the queue without being claimed: its user cancelled, or it has waited too long.
+_WITHDRAW = f"""
+WITH gone AS (DELETE FROM queue WHERE job_id = $1 RETURNING job_id, kind, user_id, ready),
+lane AS (
+  UPDATE lanes SET waiting = waiting - 1 FROM gone
+  WHERE gone.ready AND lanes.kind = gone.kind AND lanes.user_id = gone.user_id
+),
+job AS (
+  UPDATE jobs SET state = $2, error_message = $3, completed_at = now() FROM gone WHERE jobs.id = gone.job_id
+  RETURNING jobs.id, jobs.attempt
+)
+{insert_milestone("job", state="$2", stage="NULL", error="$3::text")}
+"""
+
+_STATUS = """
+SELECT kind, count(*) AS depth, extract(epoch FROM now() - min(enqueued_at))::double precision AS oldest_s,
+       (SELECT count(*) FROM attempts a WHERE a.kind = q.kind AND a.ended_at IS NULL) AS running
+FROM queue q GROUP BY kind
+UNION ALL
+SELECT kind, 0, NULL, count(*) FROM attempts a
+WHERE ended_at IS NULL AND NOT EXISTS (SELECT FROM queue q WHERE q.kind = a.kind) GROUP BY kind
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A stage that this gateway now runs, and where."""
+
+    job_id: UUID
+    attempt: int
+    user_id: str
+    job_type: str
+    kind: Kind
+    stage: JobStage
+    request: dict[str, Any]
+    remaining_s: float | None
+    """Seconds to the job's deadline, by the database's clock at the claim; None before rendering has begun."""
+    address: str
+    slot: int
+    sequence: int
+    """The number of the job's last event."""
+    accepted: bool = False
+    """Whether the renderer is known to have begun this attempt: then it is only ever attached to."""
+
+    @property
+    def render_id(self) -> str:
+        """The attempt's name at the renderer; the attempt in it is the fence."""
+        return f"{self.job_id}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much of a kind waits and runs."""
+
+    depth: int
+    running: int
+    oldest_s: float | None
+
+
+class Queue:
+    """The waiting stages of all jobs. All calls raise `DatabaseUnavailable` when the database is out of reach."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> JobEvent:
+        """Store a job and its first stage; when this returns, they are durable."""
+        row = await self._database.fetchrow(
+            _ACCEPT,
+            job.id,
+            job.user_id,
+            job.job_type,
+            renderer,
+            list(stages),
+            job.request,
+            job.metadata,
+            job.credits,
+            job.project_id,
+            job.video_id,
+            job.image_id,
+            job.kind,
+            cost,
+        )
+        return event_of(_present(row))
+
+    async def claim(self, kind: Kind, addresses: Sequence[str], session_id: UUID) -> tuple[Claim, JobEvent] | None:
+        """Take the next stage of `kind` and a free slot at one of `addresses` for it; None when either is missing."""
+        row = await self._database.fetchrow(_CLAIM, kind, list(addresses), session_id)
+        if row is None:
+            return None
+        event = event_of(row)
+        claim = Claim(
+            job_id=event.job_id,
+            attempt=event.attempt,
+            user_id=row["user_id"],
+            job_type=row["job_type"],
+            kind=kind,
+            stage=JobStage(row["stage"]),
+            request=row["request"],
+            remaining_s=row["remaining_s"],
+            address=row["address"],
+            slot=row["slot"],
+            sequence=event.sequence,
+        )
+        return claim, event
+
+    async def promote(self) -> tuple[list[Kind], float | None]:
+        """Make delayed retries that are due claimable; return their kinds, and the seconds to the next one due."""
+        kinds = [Kind(row["kind"]) for row in await self._database.fetch(_PROMOTE)]
+        row = await self._database.fetchrow(_NEXT_DUE)
+        return kinds, _present(row)["due_in_s"]
+
+    async def overdue(self, patience_s: float) -> list[UUID]:
+        """Return jobs whose stage has waited for longer than `patience_s` seconds, at most 100."""
+        return [row["job_id"] for row in await self._database.fetch(_OVERDUE, patience_s)]
+
+    async def withdraw(self, job_id: UUID, *, state: str, message: str) -> JobEvent | None:
+        """End a job that waits, as cancelled or failed; None when it does not wait."""
+        row = await self._database.fetchrow(_WITHDRAW, job_id, state, message)
+        return None if row is None else event_of(row)
+
+    async def backlog(self) -> dict[Kind, Backlog]:
+        """Return how much of each kind waits and runs; kinds with neither are absent."""
+        rows = await self._database.fetch(_STATUS)
+        return {Kind(row["kind"]): Backlog(row["depth"], row["running"], row["oldest_s"]) for row in rows}
+
+
+def _present(row: asyncpg.Record | None) -> asyncpg.Record:
+    """Return the row of a statement that always has one."""
+    if row is None:
+        raise RuntimeError("a statement that returns one row returned none")
+    return row

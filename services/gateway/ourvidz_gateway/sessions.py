@@ -1,0 +1,137 @@
+"""A gateway's lease: one heartbeat for all that it runs, on the database's clock.
+
+A gateway that stops beating is declared dead by another, which takes over its running attempts. The session's id is
+part of every attempt's fence, so whatever the dead one still does changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+
+from ourvidz_gateway.database import Database
+from ourvidz_gateway.errors import DatabaseUnavailable
+from ourvidz_gateway.jobs import JobStage, Kind
+from ourvidz_gateway.queue import Claim
+
+log = structlog.get_logger()
+
+_BEGIN = "INSERT INTO gateway_sessions (id, name, lease_until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))"
+
+_BEAT = """
+UPDATE gateway_sessions SET lease_until = clock_timestamp() + make_interval(secs => $2)
+WHERE id = $1 AND ended_at IS NULL RETURNING id
+"""
+
+_CANCELLED = """
+SELECT a.job_id FROM attempts a JOIN jobs j ON j.id = a.job_id
+WHERE a.session_id = $1 AND a.ended_at IS NULL AND j.cancel_requested_at IS NOT NULL
+"""
+
+_RELEASE = "UPDATE gateway_sessions SET ended_at = clock_timestamp(), lease_until = '-infinity' WHERE id = $1"
+
+# A session that was released is free at once. One that fell silent is dead only to a gateway that has itself been in
+# touch with the database for a whole lease: after an outage everybody gets the time to beat again.
+_TAKE_OVER = """
+WITH dead AS (
+  SELECT id FROM gateway_sessions s
+  WHERE id <> $1 AND lease_until < clock_timestamp()
+    AND (CASE WHEN ended_at IS NULL THEN $2 ELSE EXISTS (
+           SELECT FROM attempts a WHERE a.session_id = s.id AND a.ended_at IS NULL) END)
+  FOR UPDATE SKIP LOCKED
+),
+ended AS (UPDATE gateway_sessions SET ended_at = coalesce(ended_at, clock_timestamp()) FROM dead WHERE gateway_sessions.id = dead.id),
+mine AS (
+  UPDATE attempts SET session_id = $1 FROM dead WHERE attempts.session_id = dead.id AND attempts.ended_at IS NULL
+  RETURNING attempts.*
+)
+SELECT m.job_id, m.attempt, m.stage, m.kind, m.address, m.slot, m.accepted_at IS NOT NULL AS accepted,
+       j.user_id, j.job_type, j.request,
+       extract(epoch FROM j.deadline_at - now())::double precision AS remaining_s,
+       (SELECT max(e.sequence) FROM job_events e WHERE e.job_id = m.job_id) AS sequence
+FROM mine m JOIN jobs j ON j.id = m.job_id
+"""
+
+_FORGET = "DELETE FROM gateway_sessions WHERE ended_at < now() - interval '1 day'"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCallbacks:
+    """What a session tells the dispatcher."""
+
+    take_over: Callable[[list[Claim]], object]
+    """These attempts of a dead gateway are now ours."""
+    cancel: Callable[[UUID], object]
+    """This job of ours is to be cancelled."""
+    lost: Callable[[], object]
+    """We were declared dead: all that we ran belongs to others."""
+
+
+class Session:
+    """This gateway's lease. `lease_s` is how long it may be silent; it beats three times in that time."""
+
+    def __init__(self, database: Database, *, name: str, lease_s: float, callbacks: SessionCallbacks) -> None:
+        self._database = database
+        self._name = name
+        self._lease_s = lease_s
+        self._callbacks = callbacks
+        self.id = uuid4()
+        self._in_touch_since = time.monotonic()
+
+    async def begin(self) -> None:
+        """Start a session; its id is new each time."""
+        self.id = uuid4()
+        await self._database.execute(_BEGIN, self.id, self._name, self._lease_s)
+        await self._database.execute(_FORGET)
+        self._in_touch_since = time.monotonic()
+
+    async def run(self) -> None:
+        """Beat, look for cancelled jobs of ours and for dead gateways, for ever, through outages of the database."""
+        while True:
+            try:
+                await self._beat()
+            except DatabaseUnavailable:
+                self._in_touch_since = time.monotonic()
+                log.warning("database away, the lease runs on without a beat")
+            await asyncio.sleep(self._lease_s / 3)
+
+    async def release(self) -> None:
+        """End the session, so that others take over what it runs at once."""
+        await self._database.execute(_RELEASE, self.id)
+
+    async def _beat(self) -> None:
+        if await self._database.fetchrow(_BEAT, self.id, self._lease_s) is None:
+            log.error("this gateway was declared dead while it could not reach the database; it starts anew")
+            self._callbacks.lost()
+            await self.begin()
+            return
+        for row in await self._database.fetch(_CANCELLED, self.id):
+            self._callbacks.cancel(row["job_id"])
+        in_touch_s = time.monotonic() - self._in_touch_since
+        rows = await self._database.fetch(_TAKE_OVER, self.id, in_touch_s >= self._lease_s)
+        if rows:
+            log.warning("taking over from a gateway that is gone", attempts=len(rows))
+            self._callbacks.take_over([_claim_of(row) for row in rows])
+
+
+def _claim_of(row: Any) -> Claim:
+    return Claim(
+        job_id=row["job_id"],
+        attempt=row["attempt"],
+        user_id=row["user_id"],
+        job_type=row["job_type"],
+        kind=Kind(row["kind"]),
+        stage=JobStage(row["stage"]),
+        request=row["request"],
+        remaining_s=row["remaining_s"],
+        address=row["address"],
+        slot=row["slot"],
+        sequence=row["sequence"],
+        accepted=row["accepted"],
+    )

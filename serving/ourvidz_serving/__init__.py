@@ -1,0 +1,1 @@
+"""What every server has: start and drain, calls, health, settings, logs, metrics, storage, rendering."""

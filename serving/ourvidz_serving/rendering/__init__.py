@@ -1,0 +1,1 @@
+"""Rendering: the engine process, and the gRPC service that runs any engine."""

@@ -1,0 +1,22 @@
+"""The gateway's own parts on a real database."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from support.jobs import Bench
+
+from ourvidz_gateway.database import Database, migrate, open_database
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    """A database with the schema."""
+    await migrate(dsn)
+    async with open_database(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    """Shortcuts to put jobs, slots and sessions into the database."""
+    return Bench(database)

@@ -1,0 +1,232 @@
+"""The queue on a real database: durable, fair, and claimed once."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from support.jobs import ADDRESS, Bench
+
+from ourvidz_gateway.database import Database, migrate
+from ourvidz_gateway.jobs import JobState, Kind
+
+
+async def test_migrations_run_once_when_several_gateways_start_together(dsn):
+    await asyncio.gather(*(migrate(dsn) for _ in range(3)))
+    await migrate(dsn)
+
+
+async def test_an_accepted_job_has_its_row_its_stage_and_its_first_event(bench: Bench):
+    job_id = await bench.add_job()
+
+    assert await bench.value("SELECT state FROM jobs WHERE id = $1", job_id) == "queued"
+    assert await bench.value("SELECT kind FROM queue WHERE job_id = $1", job_id) == "sdxl"
+    assert await bench.value("SELECT sequence FROM job_events WHERE job_id = $1", job_id) == 1
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_a_claim_takes_slot_and_job_and_counts_the_attempt(bench: Bench):
+    await bench.add_slots()
+    session_id = await bench.add_session()
+    job_id = await bench.add_job()
+
+    claimed = await bench.queue.claim(Kind.SDXL, [ADDRESS], session_id)
+
+    assert claimed
+    claim, event = claimed
+    assert (claim.job_id, claim.attempt, claim.address, claim.slot) == (job_id, 1, ADDRESS, 0)
+    assert claim.render_id == f"{job_id}/1"
+    assert claim.remaining_s == pytest.approx(900, abs=1)
+    assert (event.sequence, event.state) == (2, JobState.PROCESSING)
+    assert await bench.value("SELECT count(*) FROM queue") == 0
+    assert await bench.value("SELECT job_id FROM renderer_slots") == job_id
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_nothing_is_claimed_without_a_free_slot_at_a_reachable_address(bench: Bench):
+    await bench.add_slots()
+    session_id = await bench.add_session()
+    for _ in range(2):
+        await bench.add_job()
+
+    assert await bench.claim(session_id, "127.0.0.1:1") is None
+    assert await bench.claim(session_id)
+    assert await bench.claim(session_id) is None
+    assert await bench.value("SELECT count(*) FROM queue") == 1
+
+
+async def test_one_user_is_served_in_order(bench: Bench):
+    await bench.add_slots(5)
+    session_id = await bench.add_session()
+    jobs = [await bench.add_job() for _ in range(5)]
+
+    assert [claim.job_id for _ in jobs if (claim := await bench.claim(session_id))] == jobs
+
+
+async def test_a_burst_of_one_user_does_not_delay_another(bench: Bench):
+    await bench.add_slots(4)
+    session_id = await bench.add_session()
+    for _ in range(200):
+        await bench.add_job("alice")
+    for _ in range(2):
+        assert await bench.claim(session_id)
+
+    bobs = await bench.add_job("bob")
+
+    claim = await bench.claim(session_id)
+    assert claim
+    assert claim.job_id == bobs
+
+
+async def test_users_share_by_work_and_not_by_number_of_jobs(bench: Bench):
+    await bench.add_slots(12)
+    session_id = await bench.add_session()
+    for _ in range(12):
+        await bench.add_job("many images", cost=6.0)
+        await bench.add_job("one image", cost=1.0)
+
+    served = [claim.user_id for _ in range(12) if (claim := await bench.claim(session_id))]
+
+    assert served.count("many images") == 2
+
+
+async def test_staying_away_saves_up_no_turns(bench: Bench):
+    await bench.add_slots(40)
+    session_id = await bench.add_session()
+    for _ in range(10):
+        await bench.add_job("busy")
+        assert await bench.claim(session_id)
+    for _ in range(6):
+        await bench.add_job("busy")
+        await bench.add_job("newcomer")
+
+    served = [claim.user_id for _ in range(6) if (claim := await bench.claim(session_id))]
+
+    assert served.count("newcomer") == 3
+
+
+async def test_dispatchers_that_claim_together_never_take_the_same_job_or_slot(bench: Bench):
+    await bench.add_slots(20)
+    session_id = await bench.add_session()
+    jobs = {await bench.add_job(f"user {number % 3}") for number in range(20)}
+
+    async def claim_all() -> list:
+        claims = []
+        for _ in range(40):
+            if claim := await bench.claim(session_id):
+                claims.append(claim)
+        return claims
+
+    claims = [claim for claims in await asyncio.gather(*(claim_all() for _ in range(5))) for claim in claims]
+
+    assert sorted(claim.job_id for claim in claims) == sorted(jobs)
+    assert sorted(claim.slot for claim in claims) == list(range(20))
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_a_retry_keeps_its_place_and_waits_out_its_delay(bench: Bench):
+    await bench.add_slots(3)
+    session_id = await bench.add_session()
+    first, second = await bench.add_job(), await bench.add_job()
+    claim = await bench.claim(session_id)
+    assert claim
+    assert claim.job_id == first
+
+    event = await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=60, cost=1.0)
+
+    assert event
+    assert event.state == JobState.QUEUED
+    assert await bench.attempts.failures(first) == 1
+    kinds, due_in_s = await bench.queue.promote()
+    assert (kinds, round(due_in_s or 0)) == ([], 60)
+    await bench.add_job()
+    await bench.database.execute("UPDATE queue SET ready_at = now() WHERE job_id = $1", first)
+    assert await bench.queue.promote() == ([Kind.SDXL], None)
+    assert await bench.lanes_agree_with_queue()
+    again = await bench.claim(session_id)
+    assert again
+    assert (again.job_id, again.attempt) == (first, 2)
+    after = await bench.claim(session_id)
+    assert after
+    assert after.job_id == second
+
+
+async def test_a_retry_prefers_a_renderer_where_it_has_not_failed(bench: Bench):
+    await bench.add_slots(address="first:1")
+    session_id = await bench.add_session()
+    await bench.add_job()
+    claim = await bench.claim(session_id, "first:1")
+    assert claim
+    await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=0, cost=1.0)
+    await bench.add_slots(address="second:1")
+    await bench.database.execute("UPDATE renderer_slots SET released_at = now() + interval '1 hour' WHERE address = 'second:1'")
+
+    again = await bench.claim(session_id, "first:1", "second:1")
+
+    assert again
+    assert again.address == "second:1"
+
+
+async def test_a_busy_renderers_slot_is_left_alone_for_a_while(bench: Bench):
+    await bench.add_slots()
+    session_id = await bench.add_session()
+    await bench.add_job()
+    claim = await bench.claim(session_id)
+    assert claim
+    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cool_s=60, cost=1.0)
+
+    assert await bench.attempts.failures(claim.job_id) == 0
+    assert await bench.claim(session_id) is None
+    await bench.database.execute("UPDATE renderer_slots SET cool_until = now()")
+    assert await bench.claim(session_id)
+
+
+async def test_a_waiting_job_can_be_withdrawn_once(bench: Bench):
+    await bench.add_slots()
+    session_id = await bench.add_session()
+    job_id = await bench.add_job()
+
+    event = await bench.queue.withdraw(job_id, state=JobState.CANCELLED, message="The job was cancelled.")
+
+    assert event
+    assert (event.state, event.error_message) == (JobState.CANCELLED, "The job was cancelled.")
+    assert await bench.queue.withdraw(job_id, state=JobState.FAILED, message="too late") is None
+    assert await bench.claim(session_id) is None
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_withdrawing_and_claiming_at_once_has_one_winner(bench: Bench):
+    session_id = await bench.add_session()
+    await bench.add_slots(10)
+    for _ in range(10):
+        job_id = await bench.add_job()
+        claim, event = await asyncio.gather(
+            bench.claim(session_id), bench.queue.withdraw(job_id, state=JobState.CANCELLED, message="cancelled")
+        )
+        assert (claim is None) != (event is None)
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_the_backlog_counts_what_waits_and_runs(bench: Bench):
+    await bench.add_slots(1)
+    session_id = await bench.add_session()
+    assert await bench.queue.backlog() == {}
+    for _ in range(3):
+        await bench.add_job()
+    assert await bench.claim(session_id)
+
+    backlog = (await bench.queue.backlog())[Kind.SDXL]
+
+    assert (backlog.depth, backlog.running) == (2, 1)
+    assert backlog.oldest_s is not None
+
+
+async def test_overdue_jobs_are_those_that_waited_longer(bench: Bench):
+    job_id = await bench.add_job()
+    await bench.add_job()
+    await bench.database.execute("UPDATE queue SET enqueued_at = now() - interval '2 hours' WHERE job_id = $1", job_id)
+
+    assert await bench.queue.overdue(3600) == [job_id]
+
+
+async def test_the_position_of_an_unknown_job_is_not_withdrawn(database: Database, bench: Bench):
+    assert await bench.queue.withdraw(uuid4(), state=JobState.CANCELLED, message="x") is None

@@ -1,0 +1,73 @@
+"""Shortcuts for tests on the queue: jobs, slots and sessions that stand in a real database."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from ourvidz_gateway.admission import JobDraft, admit
+from ourvidz_gateway.attempts import Attempts
+from ourvidz_gateway.catalog import load_catalog
+from ourvidz_gateway.database import Database
+from ourvidz_gateway.jobs import JobStage, Kind, NewJob
+from ourvidz_gateway.queue import Claim, Queue
+
+ADDRESS = "127.0.0.1:50061"
+
+CATALOG = load_catalog(None)
+
+
+def new_job(user: str = "alice", job_type: str = "sdxl_image_fast", **metadata: Any) -> NewJob:
+    """A job that passed admission, not stored."""
+    draft = JobDraft(job_type=job_type, metadata={"prompt": "a lighthouse at dawn", "seed": 7, **metadata})
+    return admit(draft, user, CATALOG)
+
+
+class Bench:
+    """Puts things into the database and takes them out again."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.queue = Queue(database)
+        self.attempts = Attempts(database)
+
+    async def add_job(self, user: str = "alice", *, cost: float = 1.0, **metadata: Any) -> UUID:
+        job = new_job(user, **metadata)
+        await self.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=cost)
+        return job.id
+
+    async def add_slots(self, count: int = 1, address: str = ADDRESS, kind: Kind = Kind.SDXL) -> None:
+        await self.database.execute(
+            "INSERT INTO renderer_slots (kind, address, slot) SELECT $1, $2, generate_series(0, $3 - 1)", kind, address, count
+        )
+
+    async def add_session(self, *, lease: timedelta = timedelta(minutes=1)) -> UUID:
+        session_id = uuid4()
+        await self.database.execute(
+            "INSERT INTO gateway_sessions (id, name, lease_until) VALUES ($1, 'test', clock_timestamp() + $2)",
+            session_id,
+            lease,
+        )
+        return session_id
+
+    async def claim(self, session_id: UUID, *addresses: str) -> Claim | None:
+        claimed = await self.queue.claim(Kind.SDXL, addresses or [ADDRESS], session_id)
+        return claimed[0] if claimed else None
+
+    async def value(self, query: str, *args: Any) -> Any:
+        """The first value of the first row."""
+        row = await self.database.fetchrow(query, *args)
+        return row[0] if row else None
+
+    async def lanes_agree_with_queue(self) -> bool:
+        """Whether every lane's count is what the queue holds for it."""
+        wrong = await self.value(
+            """
+            SELECT count(*) FROM (
+              SELECT kind, user_id, count(*) AS waiting FROM queue WHERE ready GROUP BY kind, user_id
+            ) q FULL JOIN (SELECT * FROM lanes WHERE waiting <> 0) l USING (kind, user_id)
+            WHERE q.waiting IS DISTINCT FROM l.waiting
+            """
+        )
+        return wrong == 0
