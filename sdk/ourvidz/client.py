@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urljoin
 
 import grpc
@@ -37,6 +37,7 @@ DOWNLOAD_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
+Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
@@ -56,8 +57,7 @@ class Client:
         self._url = url
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel = open_channel(address)
-        # The stubs' types speak of grpc.aio only; at run time they serve this channel as well.
-        self._stub: Any = jobs_pb2_grpc.JobServiceStub(self._channel)  # type: ignore[arg-type]
+        self._stub = jobs_pb2_grpc.JobServiceStub(self._channel)
         self._http = httpx.Client(
             timeout=DOWNLOAD_TIMEOUT_S, follow_redirects=True, transport=httpx.HTTPTransport(retries=2)
         )
@@ -111,12 +111,12 @@ class Client:
             )
         except ValueError as error:  # a number or a text that the wire has no form for
             raise InvalidRequest(str(error)) from error
-        response: jobs_pb2.CreateJobResponse = self._call(self._stub.CreateJob, request)
+        response = self._call(self._stub.CreateJob, request)
         return job_from_message(response.job)
 
     def get_job(self, job_id: str) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        response: jobs_pb2.GetJobResponse = self._call(self._stub.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
+        response = self._call(self._stub.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
         return job_from_message(response.job)
 
     def list_jobs(
@@ -126,7 +126,7 @@ class Client:
         request = jobs_pb2.ListJobsRequest(page_size=page_size, page_token=page_token or "")
         if state is not None:
             request.state = jobs_pb2.JobState.Value(f"JOB_STATE_{state.name}")
-        response: jobs_pb2.ListJobsResponse = self._call(self._stub.ListJobs, request)
+        response = self._call(self._stub.ListJobs, request)
         return JobPage(tuple(job_from_message(job) for job in response.jobs), response.next_page_token or None)
 
     def watch(self, job_id: str, *, resume_from: int = 0, patience_s: float = 120.0) -> Iterator[JobEvent]:
@@ -185,7 +185,7 @@ class Client:
                     raise DownloadFailed(f"{path.name}: {error}") from error
                 raise
 
-    def _call(self, method: Callable[..., Response], request: Any) -> Response:
+    def _call(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         try:
             return method(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:

@@ -17,7 +17,7 @@
 A server's own errors are subclasses with a reason of their own, for example `JobNotFound(NotFound)`.
 """
 
-# ruff: noqa: N818  # the names say what is wrong, and a suffix would say nothing more
+# the names say what is wrong, and a suffix would say nothing more
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from ourvidz.rpc_status import DOMAIN, FieldViolation
 
 MAX_TEXT_BYTES = 1024

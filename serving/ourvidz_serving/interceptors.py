@@ -18,9 +18,9 @@ from google.protobuf.message import DecodeError
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span
 from opentelemetry.trace import StatusCode as SpanStatus
-from ourvidz.rpc_status import DETAILS_KEY
 from pydantic import SecretStr
 
+from ourvidz.rpc_status import DETAILS_KEY
 from ourvidz_serving.errors import Internal, InvalidRequest, ServiceError, Unauthenticated, to_status
 from ourvidz_serving.metrics import UNKNOWN, CallMetrics
 from ourvidz_serving.tracing import server_span

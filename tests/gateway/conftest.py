@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from support.jobs import Bench
 
 from ourvidz_gateway.database import Database, migrate, open_database
+from support.jobs import Bench
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from ourvidz_gateway.admission import JobDraft, admit
 from ourvidz_gateway.catalog import load_catalog
 from ourvidz_gateway.errors import InvalidReferenceImage, InvalidRequest

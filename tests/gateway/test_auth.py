@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
 from ourvidz_gateway.auth import Authenticator, Principal, PublicKeys, SecretKey
 from ourvidz_gateway.errors import IdentityProviderUnavailable, Unauthenticated
 from support import fronts

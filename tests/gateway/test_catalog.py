@@ -1,6 +1,7 @@
 """The job types as shipped, and what becomes of a catalog that can't be used."""
 
 import pytest
+
 from ourvidz_gateway.catalog import Catalog, CatalogError, Sampler, load_catalog
 from ourvidz_gateway.errors import UnknownJobType
 from ourvidz_gateway.jobs import Kind

@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import pytest
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_gateway.plan import RenderPlan, plan_to_request, user_folder
 from support.jobs import new_job

@@ -1,17 +1,22 @@
 """The queue on a real database: durable, fair, and claimed once."""
 
 import asyncio
+import sys
 from uuid import uuid4
 
 import pytest
-from support.jobs import ADDRESS, Bench
 
 from ourvidz_gateway.database import Database, migrate
 from ourvidz_gateway.jobs import JobState, Kind
+from support.jobs import ADDRESS, Bench
 
 
 async def test_migrations_run_once_when_several_gateways_start_together(dsn):
-    await asyncio.gather(*(migrate(dsn) for _ in range(3)))
+    program = "import asyncio, sys; from ourvidz_gateway.database import migrate; asyncio.run(migrate(sys.argv[1]))"
+    gateways = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, dsn) for _ in range(3)]
+
+    assert [await gateway.wait() for gateway in gateways] == [0, 0, 0]
+
     await migrate(dsn)
 
 
@@ -110,11 +115,7 @@ async def test_dispatchers_that_claim_together_never_take_the_same_job_or_slot(b
     jobs = {await bench.add_job(f"user {number % 3}") for number in range(20)}
 
     async def claim_all() -> list:
-        claims = []
-        for _ in range(40):
-            if claim := await bench.claim(session_id):
-                claims.append(claim)
-        return claims
+        return [claim for _ in range(40) if (claim := await bench.claim(session_id))]
 
     claims = [claim for claims in await asyncio.gather(*(claim_all() for _ in range(5))) for claim in claims]
 
@@ -158,7 +159,9 @@ async def test_a_retry_prefers_a_renderer_where_it_has_not_failed(bench: Bench):
     assert claim
     await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=0, cost=1.0)
     await bench.add_slots(address="second:1")
-    await bench.database.execute("UPDATE renderer_slots SET released_at = now() + interval '1 hour' WHERE address = 'second:1'")
+    await bench.database.execute(
+        "UPDATE renderer_slots SET released_at = now() + interval '1 hour' WHERE address = 'second:1'"
+    )
 
     again = await bench.claim(session_id, "first:1", "second:1")
 

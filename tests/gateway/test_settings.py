@@ -1,9 +1,10 @@
 """What the gateway's settings let through."""
 
 import pytest
+from pydantic import ValidationError
+
 from ourvidz_gateway.jobs import Kind
 from ourvidz_gateway.settings import GatewaySettings
-from pydantic import ValidationError
 from support import fronts
 
 DSN = "postgresql://somewhere"

@@ -3,10 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.file_server import FileServer, file_server
-from support.scripted_jobs import ScriptedJobs, served
 
 from ourvidz import Client
+from support.file_server import FileServer, file_server
+from support.scripted_jobs import ScriptedJobs, served
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from support.file_server import FileServer
-from support.scripted_jobs import Failure, ScriptedJobs, event, job, served, step
 
 from ourvidz import Asset, Client, JobStage, JobState, Step
 from ourvidz.api.jobs.v1 import jobs_pb2
@@ -25,6 +23,8 @@ from ourvidz.errors import (
     Unavailable,
     Unreachable,
 )
+from support.file_server import FileServer
+from support.scripted_jobs import Failure, ScriptedJobs, event, job, served, step
 
 JOB = job().id
 
@@ -108,7 +108,7 @@ def test_pages_of_jobs_lead_to_the_next(service: ScriptedJobs, client: Client):
 @pytest.mark.parametrize("reason", BY_REASON)
 def test_each_reason_has_its_exception(service: ScriptedJobs, client: Client, reason: str):
     service.answer("GetJob", Failure(grpc.StatusCode.FAILED_PRECONDITION, "in words", reason))
-    with pytest.raises(BY_REASON[reason], match="^in words$") as caught:
+    with pytest.raises(BY_REASON[reason], match=r"^in words$") as caught:
         client.get_job(JOB)
     assert type(caught.value) is BY_REASON[reason]
     assert caught.value.reason == reason

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ourvidz
 import pytest
+
+import ourvidz
 
 STUBS = Path(ourvidz.__file__).parent / "api"
 

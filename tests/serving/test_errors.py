@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
+
 from ourvidz.rpc_status import DETAILS_KEY, FieldViolation, from_status, parse
 from ourvidz_serving import errors
 from ourvidz_serving.errors import Busy, InvalidRequest, ServiceError, to_status

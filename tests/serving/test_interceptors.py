@@ -8,6 +8,8 @@ import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from structlog.testing import capture_logs
+
 from ourvidz.api.assets.v1.assets_pb2 import (
     ReferenceImage,
     UploadHeader,
@@ -17,7 +19,6 @@ from ourvidz.api.assets.v1.assets_pb2 import (
 from ourvidz.api.enhance.v1.enhance_pb2 import EnhanceRequest, EnhanceResponse, GetEnhancerRequest, GetEnhancerResponse
 from ourvidz.rpc_status import FieldViolation, parse
 from ourvidz_serving.errors import Busy, InvalidRequest, NotFound
-from structlog.testing import capture_logs
 from support.scripted_server import ASSETS, ENHANCE, piece, read_all, serve
 
 TOKEN = "a-token-of-the-services"

@@ -14,6 +14,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from ourvidz.api.enhance.v1.enhance_pb2 import EnhanceRequest, GetEnhancerRequest
 from ourvidz.rpc_status import parse
 from ourvidz_serving.errors import Draining

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ourvidz_serving.settings import Port, ServerSettings, load
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+from ourvidz_serving.settings import Port, ServerSettings, load
 
 
 class PainterSettings(ServerSettings):

@@ -9,6 +9,7 @@ import sys
 import structlog
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from ourvidz.api.enhance.v1.enhance_pb2 import EnhanceRequest, GetEnhancerRequest, GetEnhancerResponse
 from ourvidz_serving.tracing import current_trace_id, inject
 from support.scripted_server import piece, read_all, serve

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import numpy as np
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.engine import (
     EngineInfo,

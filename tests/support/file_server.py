@@ -32,7 +32,7 @@ def file_server() -> Iterator[FileServer]:
             self.end_headers()
             self.wfile.write(data or b"")
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+
 from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import load_catalog
 from ourvidz_gateway.front import Front

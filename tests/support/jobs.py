@@ -39,7 +39,10 @@ class Bench:
 
     async def add_slots(self, count: int = 1, address: str = ADDRESS, kind: Kind = Kind.SDXL) -> None:
         await self.database.execute(
-            "INSERT INTO renderer_slots (kind, address, slot) SELECT $1, $2, generate_series(0, $3 - 1)", kind, address, count
+            "INSERT INTO renderer_slots (kind, address, slot) SELECT $1, $2, generate_series(0, $3 - 1)",
+            kind,
+            address,
+            count,
         )
 
     async def add_session(self, *, lease: timedelta = timedelta(minutes=1)) -> UUID:

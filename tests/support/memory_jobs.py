@@ -86,7 +86,7 @@ class MemoryJobs:
         self._check()
         return self._find(user_id, job_id).job
 
-    async def list(self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None):
+    async def page(self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None):
         self._check()
         if page_token is not None and not page_token.isdecimal():
             raise InvalidRequest("The page token is not valid.", field="page_token")

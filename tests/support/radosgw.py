@@ -17,7 +17,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 PACKAGES: Final = ("radosgw", "ceph-mon", "ceph-osd", "ceph-common")
-PROGRAMS: Final = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "radosgw-admin", "monmaptool")
+PROGRAMS: Final = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "radosgw-admin", "monmaptool", "setpriv")
 PATIENCE_S: Final = 90.0
 
 # As little Ceph as there is: one replica, one placement group a pool, no authentication inside, objects in memory. The
@@ -170,7 +170,8 @@ class RadosGateway:
     def _serve(self, *command: str) -> subprocess.Popen[bytes]:
         with (self._folder / "log" / f"{command[0]}.out").open("ab") as output:
             server = subprocess.Popen(
-                command,
+                # Killed with us, should we be killed before we can stop it.
+                ("setpriv", "--pdeathsig", "KILL", *command),
                 cwd=self._folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

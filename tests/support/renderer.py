@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import ParsedError, parse
 from ourvidz_serving.rendering.policy import RenderPolicy

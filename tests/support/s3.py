@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+
 from ourvidz_serving.storage import StorageSettings
 from support.radosgw import PACKAGES, RadosGateway
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+
 from ourvidz.api.assets.v1 import assets_pb2_grpc
 from ourvidz.api.enhance.v1 import enhance_pb2, enhance_pb2_grpc
 from ourvidz_serving.channel import open_channel

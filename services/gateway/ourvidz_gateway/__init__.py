@@ -1,0 +1,1 @@
+"""The gateway: takes jobs over REST and gRPC, keeps them in a durable queue, and hands them to renderers."""

@@ -24,7 +24,7 @@ class Jobs(Protocol):
         """Return one job."""
         ...
 
-    async def list(
+    async def page(
         self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None
     ) -> tuple[list[Job], str | None]:
         """Return a page, newest first, and the token of the next page. Raises `InvalidRequest` for a bad token."""

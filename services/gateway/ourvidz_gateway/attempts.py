@@ -120,7 +120,15 @@ class Attempts:
     ) -> JobEvent | None:
         """End the attempt and the job well: its outputs become assets."""
         return await self._finish(
-            claim, session_id, JobState.COMPLETED, "completed", None, None, outputs=outputs, result=result, warnings=warnings
+            claim,
+            session_id,
+            JobState.COMPLETED,
+            "completed",
+            None,
+            None,
+            outputs=outputs,
+            result=result,
+            warnings=warnings,
         )
 
     async def fail(
@@ -130,9 +138,7 @@ class Attempts:
 
         `quarantine` marks a job that took its renderer down each time, for an operator to look at.
         """
-        return await self._finish(
-            claim, session_id, JobState.FAILED, "failed", reason, message, quarantine=quarantine
-        )
+        return await self._finish(claim, session_id, JobState.FAILED, "failed", reason, message, quarantine=quarantine)
 
     async def cancelled(
         self,

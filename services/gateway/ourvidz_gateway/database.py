@@ -74,9 +74,7 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(
-    dsn: str, *, max_connections: int = 16, durable: bool = True
-) -> AsyncIterator[Database]:
+async def open_database(dsn: str, *, max_connections: int = 16, durable: bool = True) -> AsyncIterator[Database]:
     """Connect to the database at `dsn` and close all connections at the end.
 
     With `durable` false, a commit does not wait for the disk: a crash of the database's host may lose the last ones.
@@ -110,7 +108,7 @@ async def connect(dsn: str) -> asyncpg.Connection:
 
 
 async def migrate(dsn: str) -> None:
-    """Bring the schema at `dsn` up to date. Several gateways may do so at once."""
+    """Bring the schema at `dsn` up to date. Several processes may do so at once; within one, one call at a time."""
     config = alembic.config.Config(attributes={"dsn": dsn})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with reaching_database():

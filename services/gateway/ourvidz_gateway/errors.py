@@ -23,7 +23,7 @@ The class attributes are the table from an error to its gRPC status and its REST
 never carry SQL, a stack trace, or why a token was refused in more detail than its owner needs.
 """
 
-# ruff: noqa: N818  # the names say what happened, as the contracts' reasons do
+# the names say what happened, as the contracts' reasons do
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from grpc import StatusCode
+
 from ourvidz.rpc_status import FieldViolation
 from ourvidz_serving.errors import ServiceError
 

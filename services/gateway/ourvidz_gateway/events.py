@@ -127,7 +127,9 @@ class EventWriter:
     of the last moments may be lost with the database's host, never a milestone that ends a job.
     """
 
-    def __init__(self, database: Database, session_id: Callable[[], UUID], publish: Callable[[Sequence[JobEvent]], None]) -> None:
+    def __init__(
+        self, database: Database, session_id: Callable[[], UUID], publish: Callable[[Sequence[JobEvent]], None]
+    ) -> None:
         self._database = database
         self._session_id = session_id
         self._publish = publish
@@ -172,7 +174,9 @@ class EventWriter:
 
     # Two gateways can write for one job only in the moment of a take-over; the loser finds itself fenced on the retry.
     @tenacity.retry(
-        retry=tenacity.retry_if_exception_type(asyncpg.UniqueViolationError), stop=tenacity.stop_after_attempt(5), reraise=True
+        retry=tenacity.retry_if_exception_type(asyncpg.UniqueViolationError),
+        stop=tenacity.stop_after_attempt(5),
+        reraise=True,
     )
     async def _append(self, batch: list[Progress]) -> list[asyncpg.Record]:
         steps = [progress.step for progress in batch]

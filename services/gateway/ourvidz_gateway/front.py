@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from inspect import isasyncgen
 from uuid import UUID
 
-from ourvidz_serving.storage import ObjectStore
-
 from ourvidz_gateway.admission import JobDraft, admit
 from ourvidz_gateway.application import Jobs
 from ourvidz_gateway.auth import Authenticator
@@ -19,6 +17,7 @@ from ourvidz_gateway.errors import InvalidRequest, JobNotFound
 from ourvidz_gateway.jobs import Accepted, Asset, Job, JobEvent, JobFilter
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_gateway.text import is_plain
+from ourvidz_serving.storage import ObjectStore
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
@@ -67,7 +66,7 @@ class Front:
             value = getattr(where, field)
             if value is not None and not is_plain(value):
                 raise InvalidRequest(f"{field} has a control character.", field=field)
-        return await self.jobs.list(user_id, where, page_size=page_size, page_token=page_token)
+        return await self.jobs.page(user_id, where, page_size=page_size, page_token=page_token)
 
     @asynccontextmanager
     async def watch_job(self, user_id: str, job_id: UUID, *, after: int) -> AsyncIterator[AsyncIterator[JobEvent]]:

@@ -15,7 +15,7 @@ from ourvidz_gateway.attempts import Attempts
 from ourvidz_gateway.backlog import BacklogView
 from ourvidz_gateway.database import migrate, open_database
 from ourvidz_gateway.dispatch import Dispatcher
-from ourvidz_gateway.errors import DatabaseUnavailable, JobNotFound, NoRenderer, QueueFull
+from ourvidz_gateway.errors import DatabaseUnavailable, NoRenderer, QueueFull
 from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.jobs import (
@@ -25,7 +25,6 @@ from ourvidz_gateway.jobs import (
     JobFilter,
     JobStage,
     JobState,
-    Kind,
     NewJob,
     QueueStatus,
 )
@@ -87,7 +86,7 @@ class Gateway:
         """Return one job."""
         return await self._records.get(user_id, job_id)
 
-    async def list(
+    async def page(
         self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None
     ) -> tuple[list[Job], str | None]:
         """Return a page of jobs and the token of the next."""
@@ -135,16 +134,16 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             settings.renderers,
             database,
             service_token=settings.service_token.get_secret_value() if settings.service_token else None,
-            on_ready=lambda kind: dispatcher.wake(kind),
+            on_ready=lambda kind: dispatcher.wake(kind),  # noqa: PLW0108
         )
         session = Session(
             database,
             name=f"{socket.gethostname()}:{os.getpid()}",
             lease_s=settings.lease_s,
             callbacks=SessionCallbacks(
-                take_over=lambda claims: dispatcher.take_over(claims),
-                cancel=lambda job_id: dispatcher.cancel(job_id),
-                lost=lambda: dispatcher.abandon(),
+                take_over=lambda claims: dispatcher.take_over(claims),  # noqa: PLW0108  # it is made further down
+                cancel=lambda job_id: dispatcher.cancel(job_id),  # noqa: PLW0108
+                lost=lambda: dispatcher.abandon(),  # noqa: PLW0108
             ),
         )
         writer = EventWriter(log_database, lambda: session.id, feeds.publish)

@@ -10,8 +10,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
-from ourvidz.api.render.v1 import render_pb2
 
+from ourvidz.api.render.v1 import render_pb2
 from ourvidz_gateway.catalog import Sampler
 from ourvidz_gateway.jobs import Kind
 

@@ -140,7 +140,8 @@ class Renderers:
         await self._drop_if_unused(key, renderer)
 
     async def _drop_if_unused(self, key: tuple[Kind, str], renderer: _Renderer) -> None:
-        if not renderer.named and renderer.users == 0 and self._renderers.pop(key, None):
+        if not renderer.named and renderer.users == 0 and key in self._renderers:
+            del self._renderers[key]
             await renderer.channel.close()
 
     async def _watch(self, kind: Kind, address: str, renderer: _Renderer) -> None:
@@ -186,7 +187,7 @@ async def _resolve(target: str) -> list[str]:
         return [target]
     host, _, port = target.removeprefix("dns:///").rpartition(":")
     found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=1)
-    hosts = sorted({info[4][0] for info in found})
+    hosts = sorted({str(info[4][0]) for info in found})
     return [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip in hosts]
 
 

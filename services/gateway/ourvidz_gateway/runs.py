@@ -224,8 +224,10 @@ class RenderRun:
 
     async def _cancel_when_asked(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> None:
         await self._cancel.wait()
-        while not await self._stop(stub):
-            await asyncio.sleep(REATTACH_INTERVAL_S)
+        heard = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_result(lambda heard: not heard), wait=tenacity.wait_fixed(REATTACH_INTERVAL_S)
+        )
+        await heard(self._stop, stub)
 
     async def _stop(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> bool:
         """Cancel the render at the renderer; return whether it heard."""
@@ -264,7 +266,11 @@ class RenderRun:
                 )
             case Cancelled(outputs):
                 return await attempts.cancelled(
-                    claim, session_id, message="The job was cancelled.", outputs=outputs, result={"seed": self._plan.seed}
+                    claim,
+                    session_id,
+                    message="The job was cancelled.",
+                    outputs=outputs,
+                    result={"seed": self._plan.seed},
                 )
             case Failed(reason, message):
                 return await attempts.fail(claim, session_id, reason=reason, message=message)
@@ -280,7 +286,13 @@ class RenderRun:
                     )
                 delay_s = 2.0**failures if counts else 0.0
                 return await attempts.retry(
-                    claim, session_id, reason=reason, counts=counts, delay_s=delay_s, cool_s=cool_s, cost=self._plan.cost
+                    claim,
+                    session_id,
+                    reason=reason,
+                    counts=counts,
+                    delay_s=delay_s,
+                    cool_s=cool_s,
+                    cost=self._plan.cost,
                 )
 
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from ourvidz_serving.settings import Port, ServerSettings
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from ourvidz_gateway.jobs import Kind
+from ourvidz_serving.settings import Port, ServerSettings
 
 MIN_SECRET_BYTES = 32
 

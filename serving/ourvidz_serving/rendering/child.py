@@ -17,7 +17,6 @@ import traceback
 from dataclasses import dataclass, field
 
 from ourvidz.api.render.v1 import render_pb2
-
 from ourvidz_serving.rendering.channel import BlockingChannel, StartEngine, StartRender, StopRender
 from ourvidz_serving.rendering.engine import (
     Engine,

@@ -22,7 +22,6 @@ Unavailable
 from __future__ import annotations
 
 from ourvidz.api.render.v1 import render_pb2
-
 from ourvidz_serving.errors import (
     Aborted,
     AlreadyExists,

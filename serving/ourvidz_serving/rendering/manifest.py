@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from google.protobuf import json_format
-from ourvidz.api.render.v1 import render_pb2
 
+from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.errors import RenderExists
 from ourvidz_serving.storage import ObjectNotFound, ObjectStore
 

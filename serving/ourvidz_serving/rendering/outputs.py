@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ourvidz.api.render.v1 import render_pb2
-
 from ourvidz_serving.errors import ServiceError
 from ourvidz_serving.rendering.engine import Pixels
 from ourvidz_serving.rendering.errors import OutputTooLarge, StorageUnavailable, from_store

@@ -7,14 +7,14 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
 from typing import Any
 
 import structlog
-from ourvidz.api.render.v1 import render_pb2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
+from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.channel import AsyncChannel, StartEngine, StartRender, StopRender
 from ourvidz_serving.rendering.engine import (
     EndMessage,
@@ -106,7 +106,7 @@ class EngineProcess:
         if self._stopping_render is not None:
             await self._stopping_render
 
-    async def render(self, request: render_pb2.RenderRequest, seed: int) -> AsyncIterator[ProgressMessage]:
+    async def render(self, request: render_pb2.RenderRequest, seed: int) -> AsyncGenerator[ProgressMessage, None]:
         """Yield what the engine says about a render, as it says it; ends when all outputs were made.
 
         One render at a time. A slow reader holds the engine back. Closing the iterator cancels the render and waits

@@ -9,8 +9,8 @@ from contextlib import aclosing
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
-from ourvidz.api.render.v1 import render_pb2
 
+from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.errors import Draining, Internal, ServiceError
 from ourvidz_serving.rendering.engine import (
     EngineError,

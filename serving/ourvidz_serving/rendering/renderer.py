@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ourvidz.api.render.v1 import render_pb2_grpc
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ourvidz.api.render.v1 import render_pb2_grpc
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.servicer import RenderServicer

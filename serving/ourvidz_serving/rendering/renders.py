@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from ourvidz.api.render.v1 import render_pb2
-
 from ourvidz_serving.errors import Busy, Draining, ServiceError
 from ourvidz_serving.rendering.errors import (
     LOADING_RETRY_S,

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from grpc_status import rpc_status
-from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz_serving.errors import to_status
 from ourvidz_serving.rendering.errors import RenderStopped
 from ourvidz_serving.rendering.metrics import RenderMetrics

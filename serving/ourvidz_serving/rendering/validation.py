@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz.rpc_status import FieldViolation
-
 from ourvidz_serving.errors import InvalidRequest
 from ourvidz_serving.rendering.engine import EngineInfo
 

@@ -11,8 +11,6 @@ StoreError
 └── SignatureExpired     a signed URL whose time has passed
 """
 
-# ruff: noqa: N818  # the names say what is wrong, and a suffix would say nothing more
-
 
 class StoreError(Exception):
     """The root of all that an object store raises."""

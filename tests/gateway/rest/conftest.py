@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+
 from ourvidz_gateway.rest import create_rest_app
 from support import fronts
 from support.memory_jobs import MemoryJobs

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from support.bad_requests import BAD_REQUESTS, BadRequest
 
 FLAGS = {"invalidQuantity", "invalidSeed", "referenceImageError"}

@@ -1,6 +1,7 @@
 """Whatever goes wrong, the answer has the reference's shape."""
 
 import pytest
+
 from support import fronts
 
 PATHS = [

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 import uvicorn
+
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import JobState
 from ourvidz_gateway.rest import events

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+
 from ourvidz_gateway.errors import DatabaseUnavailable, InsufficientCredits, NoRenderer, QueueFull
 from ourvidz_gateway.jobs import JobState
 from support import fronts

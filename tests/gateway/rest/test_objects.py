@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from fastapi import FastAPI
+
 from ourvidz_gateway.rest.objects import objects_router
 from ourvidz_serving.storage import LocalStore, StoreUnavailable, UrlSigner
 

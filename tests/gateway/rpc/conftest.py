@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from ourvidz.api.jobs.v1 import jobs_pb2_grpc
 from ourvidz_gateway.rpc import SERVICE, JobServicer
 from ourvidz_serving.server import Server

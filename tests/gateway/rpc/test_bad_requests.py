@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+
 from ourvidz import rpc_status
 from ourvidz.api.jobs.v1 import jobs_pb2
 from support.bad_requests import BAD_REQUESTS, BadRequest

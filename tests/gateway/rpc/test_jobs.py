@@ -5,6 +5,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+
 from ourvidz import rpc_status
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz_gateway.errors import DatabaseUnavailable, InsufficientCredits, NoRenderer, QueueFull

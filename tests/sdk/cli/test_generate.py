@@ -9,14 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 from rich.console import Console
-from support.file_server import FileServer
-from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
 from typer.testing import CliRunner
 
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz.cli import app
 from ourvidz.cli.progress import LiveBar, PlainLines, describe, progress_view
 from ourvidz.jobs import event_from_message
+from support.file_server import FileServer
+from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
 
 pytestmark = pytest.mark.usefixtures("environment")
 

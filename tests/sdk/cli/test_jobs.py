@@ -6,11 +6,11 @@ import socket
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
 from typer.testing import CliRunner
 
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz.cli import app
+from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
 
 pytestmark = pytest.mark.usefixtures("environment")
 
@@ -123,10 +123,10 @@ def test_a_refused_connection_names_the_address_and_how_to_start(monkeypatch: py
         monkeypatch.setenv("OURVIDZ_GRPC", address)
         result = run("jobs", "list")
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
+    assert result.stderr == (
         f"Error: No answer from {address}: Connection refused; "
-        "start the local stack with `ourvidz up`, or set OURVIDZ_GRPC to the gateway's host:port"
-    ]
+        "start the local stack with `ourvidz up`, or set OURVIDZ_GRPC to the gateway's host:port\n"
+    )
 
 
 @pytest.mark.parametrize("arguments", [["jobs", "list", "--limit", "0"], ["jobs", "show"], ["jobs", "nothing"], ["x"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -149,15 +150,17 @@ async def test_a_keeper_whose_database_died_ends_and_the_next_one_recovers_the_d
     assert await start().run("SELECT id FROM jobs") == 7
 
 
-async def test_a_process_that_got_the_dead_databases_number_is_left_alone(start: START, tmp_path: Path):
+async def test_a_process_that_got_the_dead_databases_number_is_left_alone(start: START):
     keeper = start()
     data = Path(keeper.dsn.partition("host=")[2])
     keeper.stop()
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as bystander:
-        (data / "postmaster.pid").write_text(f"{bystander.pid}\n{data}\n1700000000\n5432\n{data}\n\n0 0\nready\n")
-        successor = start()
-        assert await successor.run("SELECT 7") == 7
-        successor.stop()
-        assert bystander.poll() is None
-        bystander.communicate()
+    bystander = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import sys; sys.stdin.read()", stdin=subprocess.PIPE
+    )
+    (data / "postmaster.pid").write_text(f"{bystander.pid}\n{data}\n1700000000\n5432\n{data}\n\n0 0\nready\n")
+    successor = start()
+    assert await successor.run("SELECT 7") == 7
+    assert successor.stop() == 0
+    assert bystander.returncode is None
+    await bystander.communicate(b"")
     assert bystander.returncode == 0

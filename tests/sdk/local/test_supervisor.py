@@ -8,6 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from ourvidz.errors import LocalStackError
+from ourvidz.local import supervisor as supervision
+from ourvidz.local.supervisor import Supervisor
 from support.stand_in import (
     ENDS_WELL,
     LEAVES_A_CHILD,
@@ -16,10 +20,6 @@ from support.stand_in import (
     StandIns,
     stand_ins,
 )
-
-from ourvidz.errors import LocalStackError
-from ourvidz.local import supervisor as supervision
-from ourvidz.local.supervisor import Supervisor
 
 
 @pytest.fixture

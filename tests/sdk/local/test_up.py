@@ -16,13 +16,13 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-from ourvidz_gateway.jobs import Kind
-from ourvidz_gateway.settings import GatewaySettings
 from typer.testing import CliRunner
 
 from ourvidz.cli import app
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.secrets import Secrets
+from ourvidz_gateway.jobs import Kind
+from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_serving.storage import StorageSettings
 
 GATEWAY = """
@@ -197,9 +197,10 @@ def test_a_stack_that_was_killed_can_be_started_again(up: Callable[..., Up], fol
     killed = up()
     killed.wait_until_it_says("Ctrl-C stops everything")
     secrets = Secrets.read(folder)
+    started = [*killed.children, postmaster(folder)]
     killed.process.kill()
     killed.process.wait()
-    psutil.wait_procs([each for each in killed.children if each.name() != "postgres"], timeout=60)
+    assert psutil.wait_procs(started, timeout=60)[1] == []
     again = up()
     again.wait_until_it_says("Ctrl-C stops everything")
     assert Secrets.read(folder) == secrets

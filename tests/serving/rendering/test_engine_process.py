@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.engine import (
     EngineDied,

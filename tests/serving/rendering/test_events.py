@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.errors import Internal
 from ourvidz_serving.rendering.events import EventLog

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.manifest import request_sha256
 from support.renderer import ask

@@ -6,11 +6,12 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.parameters import describe
 from ourvidz_serving.rendering.png import encode_png
 from ourvidz_serving.rendering.preview import encode_preview
-from PIL import Image
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from ourvidz.api.render.v1 import render_pb2_grpc
 from ourvidz_serving.rendering.renderer import SERVICE
 from support.renderer import FACTORY, Gate, ask

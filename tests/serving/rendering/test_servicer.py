@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 from grpc import StatusCode
+from PIL import Image
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.process import EngineState
-from PIL import Image
 from support.fake_engine import MODEL, paint
 from support.renderer import BUCKET, Renderer, ask, failure_of, first_of, serving
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 from grpc import StatusCode
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz.rpc_status import DETAILS_KEY
 from ourvidz_serving.storage import ObjectNotFound

@@ -6,13 +6,14 @@ import asyncio
 from pathlib import Path
 
 from grpc import StatusCode
+from prometheus_client import CollectorRegistry
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.errors import ServiceError
 from ourvidz_serving.rendering.metrics import RenderMetrics
 from ourvidz_serving.rendering.outputs import OutputWriter
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.uploads import Uploads
-from prometheus_client import CollectorRegistry
 from support.fake_engine import paint
 from support.renderer import BUCKET, Renderer, SwitchedStore, ask, failure_of, serving
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.errors import InvalidRequest
 from ourvidz_serving.rendering.engine import EngineInfo

@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+
 from ourvidz_gateway.rest.objects import objects_router
 from ourvidz_serving.storage import LocalStore, ObjectStore, StorageSettings, open_store
 from support.s3 import S3Server

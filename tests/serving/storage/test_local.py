@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
+
 from ourvidz_serving.storage import (
     InvalidKey,
     LocalStore,
@@ -124,6 +126,26 @@ async def test_puts_and_deletes_of_neighbours_do_not_disturb_each_other(folder: 
     await asyncio.gather(*(turn_over(name) for name in "abcd"))
 
     assert await folder.list("pictures") == []
+
+
+@pytest.mark.parametrize("if_absent", [False, True])
+async def test_a_put_survives_a_delete_that_takes_its_folder_away(
+    folder: LocalStore, monkeypatch: pytest.MonkeyPatch, if_absent: bool
+):
+    make, taken = Path.mkdir, []
+
+    def make_and_lose(path: Path, *arguments: Any, **options: Any) -> None:
+        make(path, *arguments, **options)
+        if path.name == "job" and not taken:
+            taken.append(path)
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_and_lose)
+
+    await folder.put("pictures", "user/job/a.png", b"x", content_type="image/png", if_absent=if_absent)
+
+    assert len(taken) == 1
+    assert await folder.get("pictures", "user/job/a.png") == b"x"
 
 
 async def test_a_folder_that_cannot_be_made_fails_the_check(tmp_path: Path):

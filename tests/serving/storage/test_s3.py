@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+
 from ourvidz_serving.storage import (
     AccessDenied,
     ObjectExists,

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
-from ourvidz_serving.storage import LocalStore, S3Store, StorageSettings, open_store
 from pydantic import ValidationError
+
+from ourvidz_serving.storage import LocalStore, S3Store, StorageSettings, open_store
 
 S3 = {"kind": "s3", "endpoint": "http://minio:9000", "access_key": "key", "secret_key": "very-secret"}
 LOCAL = {"kind": "local", "path": "/objects"}

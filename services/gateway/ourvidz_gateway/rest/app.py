@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
-from ourvidz_serving.storage import LocalStore
 
 from ourvidz_gateway.front import Front
 from ourvidz_gateway.rest import events, jobs, probes, queues
 from ourvidz_gateway.rest.errors import ERRORS, handle_errors
 from ourvidz_gateway.rest.objects import objects_router
+from ourvidz_serving.storage import LocalStore
 
 DESCRIPTION = """
 Turns a prompt into pictures and short videos.

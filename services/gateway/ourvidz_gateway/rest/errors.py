@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from ourvidz.rpc_status import FieldViolation
-from ourvidz_serving.errors import ServiceError
 from starlette.exceptions import HTTPException
 
+from ourvidz.rpc_status import FieldViolation
 from ourvidz_gateway.errors import GatewayError, InvalidRequest
 from ourvidz_gateway.rest.models import ErrorReply
+from ourvidz_serving.errors import ServiceError
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {"model": ErrorReply, "description": "It could not be done; `error` says why."}

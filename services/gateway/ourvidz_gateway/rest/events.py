@@ -9,13 +9,13 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Header, Response
-from ourvidz_serving.errors import ServiceError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ourvidz_gateway.front import Front, parse_job_id, parse_sequence
 from ourvidz_gateway.jobs import Job, JobEvent
 from ourvidz_gateway.rest.context import Caller, CurrentFront
 from ourvidz_gateway.rest.errors import ERRORS
+from ourvidz_serving.errors import ServiceError
 
 HEARTBEAT_S = 15
 """A comment is sent when nothing else was for this long, so that proxies keep the connection."""

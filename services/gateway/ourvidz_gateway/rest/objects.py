@@ -5,6 +5,7 @@ from typing import Final
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse, Response
+
 from ourvidz_serving.storage import (
     InvalidKey,
     LocalStore,

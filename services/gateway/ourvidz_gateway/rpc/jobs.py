@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 from grpc.aio import ServicerContext
-from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 
+from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from ourvidz_gateway.auth import Principal
 from ourvidz_gateway.errors import InvalidRequest
 from ourvidz_gateway.front import DEFAULT_PAGE_SIZE, Front, parse_job_id, parse_sequence

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 from ourvidz.api.jobs.v1 import jobs_pb2
-
 from ourvidz_gateway.admission import MAX_SEED, METADATA_FIELDS, JobDraft
 from ourvidz_gateway.errors import InvalidRequest
 from ourvidz_gateway.front import SignedAsset
