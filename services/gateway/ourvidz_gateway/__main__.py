@@ -112,3 +112,7 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Capture none."""
         return nullcontext()
+
+
+if __name__ == "__main__":
+    main()

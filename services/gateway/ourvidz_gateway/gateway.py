@@ -157,31 +157,33 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         )
         dispatcher = Dispatcher(queue, context, wait_limit_s=settings.wait_limit_s)
         signals = Signals(dsn, on_work=dispatcher.wake, on_cancel=dispatcher.cancel)
+        gateway = Gateway(
+            queue=queue,
+            records=Records(database),
+            feeds=feeds,
+            dispatcher=dispatcher,
+            renderers=renderers,
+            signals=signals,
+            backlog=BacklogView(queue, renderers),
+            queue_limit=settings.queue_limit,
+        )
         await session.begin()
-        tasks = [
-            asyncio.create_task(part.run(), name=type(part).__name__)
-            for part in (renderers, dispatcher, session, writer, feeds, signals)
-        ]
-        try:
-            yield Gateway(
-                queue=queue,
-                records=Records(database),
-                feeds=feeds,
-                dispatcher=dispatcher,
-                renderers=renderers,
-                signals=signals,
-                backlog=BacklogView(queue, renderers),
-                queue_limit=settings.queue_limit,
-            )
-        finally:
-            feeds.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # A part that fails takes the process down, to be started anew: half a gateway would accept jobs and lose time.
+        async with asyncio.TaskGroup() as group:
+            parts = [
+                group.create_task(part.run(), name=type(part).__name__)
+                for part in (renderers, dispatcher, session, writer, feeds, signals)
+            ]
             try:
-                await session.release()
-            except DatabaseUnavailable:
-                log.warning("database away, the lease runs out by itself")
+                yield gateway
+            finally:
+                feeds.close()
+                for part in parts:
+                    part.cancel()
+        try:
+            await session.release()
+        except DatabaseUnavailable:
+            log.warning("database away, the lease runs out by itself")
 
 
 def _as_accepted(job: NewJob, event: JobEvent) -> Job:

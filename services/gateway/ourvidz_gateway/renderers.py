@@ -118,7 +118,7 @@ class Renderers:
                     if key[0] == kind and key[1] not in named and renderer.named:
                         await self._vanish(key, renderer)
             if complete and not any(target.startswith("dns:") for target in targets):
-                return  # fixed addresses never change
+                await asyncio.get_running_loop().create_future()  # for ever: fixed addresses never change
             await asyncio.sleep(DNS_INTERVAL_S)
 
     def _appear(self, kind: Kind, address: str) -> None:

@@ -23,6 +23,7 @@ from ourvidz.local.folder import DataFolder
 from ourvidz.local.secrets import Secrets
 from ourvidz_gateway.jobs import Kind
 from ourvidz_gateway.settings import GatewaySettings
+from ourvidz_sdxl.settings import SdxlSettings
 from ourvidz_serving.storage import StorageSettings
 
 GATEWAY = """
@@ -175,6 +176,22 @@ def test_the_gateway_and_its_storage_accept_what_they_are_told(
     assert f"http://127.0.0.1:{settings.rest_port}" == stack.url == storage.public_url
     assert (storage.kind, storage.path) == ("local", folder.objects)
     assert str(postmaster(folder).cwd()) in settings.database_url.get_secret_value()
+
+
+def test_the_renderer_accepts_what_it_is_told_and_can_sign_nothing(
+    up: Callable[..., Up], folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+):
+    stack = up()
+    stack.wait_until_it_says("Ctrl-C stops everything")
+    (renderer,) = [child for child in stack.children if "ourvidz_sdxl" in child.cmdline()]
+    told = renderer.environ()
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    settings, storage, keys = SdxlSettings(), StorageSettings(), Secrets.read(folder)
+    assert f"127.0.0.1:{settings.grpc_port}" == stack.gateway()["environment"]["OURVIDZ_RENDERERS_SDXL"]
+    assert settings.model == "miniature"
+    assert storage.path == folder.objects
+    assert not {keys.jwt, keys.url_signing} & set(told.values())
 
 
 def test_a_server_that_dies_is_started_again(up: Callable[..., Up]):
