@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from ourvidz_gateway.database import Database, migrate
-from ourvidz_gateway.jobs import JobState, Kind
-from support.jobs import ADDRESS, Bench
+from ourvidz_gateway.jobs import JobStage, JobState, Kind
+from support.jobs import ADDRESS, Bench, new_job
 
 
 async def test_migrations_run_once_when_several_gateways_start_together(dsn):
@@ -233,3 +234,31 @@ async def test_overdue_jobs_are_those_that_waited_longer(bench: Bench):
 
 async def test_the_position_of_an_unknown_job_is_not_withdrawn(database: Database, bench: Bench):
     assert await bench.queue.withdraw(uuid4(), state=JobState.CANCELLED, message="x") is None
+
+
+async def test_an_idempotency_key_stores_one_job_under_simultaneous_requests(bench: Bench):
+    jobs = [replace(new_job(), idempotency_key="key", fingerprint=b"same") for _ in range(20)]
+
+    events = await asyncio.gather(
+        *(bench.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=1.0) for job in jobs)
+    )
+
+    accepted = [event for event in events if event]
+    assert len(accepted) == 1
+    assert await bench.value("SELECT count(*) FROM jobs") == 1
+    assert await bench.value("SELECT count(*) FROM queue") == 1
+    assert await bench.queue.accepted_before("alice", "key") == (accepted[0].job_id, b"same")
+    assert await bench.queue.accepted_before("bob", "key") is None
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_an_idempotency_key_is_forgotten_after_a_day(bench: Bench):
+    job = replace(new_job(), idempotency_key="key", fingerprint=b"same")
+    await bench.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=1.0)
+    await bench.queue.forget_keys()
+    assert await bench.queue.accepted_before("alice", "key")
+
+    await bench.database.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+    await bench.queue.forget_keys()
+
+    assert await bench.queue.accepted_before("alice", "key") is None

@@ -6,9 +6,11 @@ Fields are named as REST names them (`metadata.seed`). None, an empty string and
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeGuard
 from uuid import uuid4
 
@@ -67,6 +69,12 @@ class JobDraft:
     video_id: Any = None
     image_id: Any = None
     webhook_url: Any = None
+    idempotency_key: Any = None
+
+    def fingerprint(self) -> bytes:
+        """Return the SHA-256 of all that was asked for."""
+        values = {**asdict(self), "idempotency_key": None}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode(errors="replace")).digest()
 
 
 def admit(
@@ -98,6 +106,7 @@ def admit(
     project_id = _id(draft.project_id, "projectId")
     video_id = _id(draft.video_id, "videoId")
     image_id = _id(draft.image_id, "imageId")
+    idempotency_key = _id(draft.idempotency_key, "Idempotency-Key")
 
     plan = _plan(job_type, prompt=prompt, negative_prompt=negative_prompt, seed=seed, image_count=image_count)
     return NewJob(
@@ -111,6 +120,8 @@ def admit(
         project_id=project_id,
         video_id=video_id,
         image_id=image_id,
+        idempotency_key=idempotency_key,
+        fingerprint=draft.fingerprint(),
     )
 
 

@@ -12,7 +12,7 @@ from ourvidz_gateway.jobs import Accepted, Job, JobEvent, JobFilter, JobState, N
 class Jobs(Protocol):
     """The jobs of all users. Every call that reads takes the user, and knows no other user's job.
 
-    Raises `JobNotFound` for an id that is unknown or another user's, `NoRenderer` and `QueueFull` from `accept`, and
+    Raises `JobNotFound` for an id that is unknown or another user's, `NoRenderer`, `QueueFull` and `IdempotencyConflict` from `accept`, and
     `DatabaseUnavailable` from any call.
     """
 

@@ -135,6 +135,7 @@ class Dispatcher:
                     await self._give_up(job_id)
                 if loop.time() - pruned_at >= PRUNE_EVERY_S:
                     await prune_steps(self._context.database, age_s=STEPS_KEPT_S)
+                    await self._queue.forget_keys()
                     pruned_at = loop.time()
             except DatabaseUnavailable:
                 due_in_s = OUTAGE_PAUSE_S

@@ -162,7 +162,7 @@ class IdempotencyConflict(GatewayError):
 
     reason = "IDEMPOTENCY_CONFLICT"
     grpc_status = StatusCode.ALREADY_EXISTS
-    http_status = 409
+    http_status = 422
     suggested_action = "Use a new key for a new request."
 
 

@@ -15,7 +15,7 @@ from ourvidz_gateway.attempts import Attempts
 from ourvidz_gateway.backlog import BacklogView
 from ourvidz_gateway.database import migrate, open_database
 from ourvidz_gateway.dispatch import Dispatcher
-from ourvidz_gateway.errors import DatabaseUnavailable, NoRenderer, QueueFull
+from ourvidz_gateway.errors import DatabaseUnavailable, IdempotencyConflict, NoRenderer, QueueFull
 from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.jobs import (
@@ -74,13 +74,31 @@ class Gateway:
                 raise NoRenderer(f"No {kind} renderer is configured, so {job.job_type} can't be made here.")
         depth = await self._backlog.depth(job.kind)
         if depth >= self._queue_limit:
+            if before := await self._accepted_before(job):
+                return before
             raise QueueFull(f"{depth} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
         stages = [JobStage.ENHANCING, JobStage.RENDERING] if plan.enhanced else [JobStage.RENDERING]
         event = await self._queue.accept(job, renderer=plan.kind, stages=stages, cost=plan.cost)
+        if event is None:
+            before = await self._accepted_before(job)
+            # The key can only have gone in between if it was a day old at this very moment.
+            return before or await self.accept(job)
         self._backlog.accepted(job.kind)
         self._dispatcher.wake(job.kind)
         self._signals.work(job.kind)
-        return Accepted(_as_accepted(job, event), queue_length=await self._backlog.depth(job.kind))
+        return Accepted(_as_accepted(job, event), queue_length=depth + 1)
+
+    async def _accepted_before(self, job: NewJob) -> Accepted | None:
+        """Return the job that stands under the same idempotency key. Raises `IdempotencyConflict` for another request."""
+        if job.idempotency_key is None:
+            return None
+        found = await self._queue.accepted_before(job.user_id, job.idempotency_key)
+        if found is None:
+            return None
+        job_id, fingerprint = found
+        if fingerprint != job.fingerprint:
+            raise IdempotencyConflict("Another request was sent under the same idempotency key.")
+        return Accepted(await self._records.get(job.user_id, job_id), await self._backlog.depth(job.kind))
 
     async def get(self, user_id: str, job_id: UUID) -> Job:
         """Return one job."""

@@ -64,6 +64,10 @@ class NewJob:
     project_id: str | None = None
     video_id: str | None = None
     image_id: str | None = None
+    idempotency_key: str | None = None
+    """Under which the same request is the same job, for 24 hours; None: each request is a job."""
+    fingerprint: bytes = b""
+    """SHA-256 of the request as it came in: what tells the same request from another one under the same key."""
 
 
 @dataclass(frozen=True, slots=True)

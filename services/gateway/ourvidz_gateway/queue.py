@@ -41,11 +41,19 @@ def enter_lane(source: str, *, kind: str, user: str, position: str, count: str =
     """
 
 
+# Of several requests under one idempotency key, one inserts it; the others wait for its commit and store nothing.
 _ACCEPT = f"""
-WITH job AS (
+WITH key AS (
+  INSERT INTO idempotency_keys (user_id, key, request_sha256, job_id)
+  SELECT $2::text, $14::text, $15::bytea, $1::uuid WHERE $14::text IS NOT NULL
+  ON CONFLICT DO NOTHING RETURNING key
+),
+job AS (
   INSERT INTO jobs (id, user_id, job_type, kind, stages, position, request, metadata, credits,
                     project_id, video_id, image_id)
-  VALUES ($1, $2, $3, $4, $5, nextval('job_positions'), $6, $7, $8, $9, $10, $11)
+  SELECT $1::uuid, $2::text, $3::text, $4::text, $5::text[], nextval('job_positions'), $6::jsonb, $7::jsonb, $8::integer,
+         $9::text, $10::text, $11::text
+  WHERE $14::text IS NULL OR EXISTS (SELECT FROM key)
   RETURNING id, user_id, position, attempt
 ),
 lane AS ({enter_lane("FROM job", kind="$12::text", user="job.user_id", position="job.position")}),
@@ -137,6 +145,10 @@ job AS (
 {insert_milestone("job", state="$2", stage="NULL", error="$3::text")}
 """
 
+_KEY = "SELECT job_id, request_sha256 FROM idempotency_keys WHERE user_id = $1 AND key = $2"
+
+_FORGET_KEYS = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
+
 _STATUS = """
 SELECT kind, count(*) AS depth, extract(epoch FROM now() - min(enqueued_at))::double precision AS oldest_s,
        (SELECT count(*) FROM attempts a WHERE a.kind = q.kind AND a.ended_at IS NULL) AS running
@@ -188,8 +200,11 @@ class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> JobEvent:
-        """Store a job and its first stage; when this returns, they are durable."""
+    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> JobEvent | None:
+        """Store a job and its first stage; when this returns, they are durable.
+
+        None when its idempotency key is taken: then nothing was stored.
+        """
         row = await self._database.fetchrow(
             _ACCEPT,
             job.id,
@@ -205,8 +220,19 @@ class Queue:
             job.image_id,
             job.kind,
             cost,
+            job.idempotency_key,
+            job.fingerprint,
         )
-        return event_of(_present(row))
+        return None if row is None else event_of(row)
+
+    async def accepted_before(self, user_id: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
+        """Return the job that was accepted under a key, and its request's fingerprint."""
+        row = await self._database.fetchrow(_KEY, user_id, idempotency_key)
+        return None if row is None else (row["job_id"], row["request_sha256"])
+
+    async def forget_keys(self) -> None:
+        """Delete idempotency keys that are older than 24 hours."""
+        await self._database.execute(_FORGET_KEYS)
 
     async def claim(self, kind: Kind, addresses: Sequence[str], session_id: UUID) -> tuple[Claim, JobEvent] | None:
         """Take the next stage of `kind` and a free slot at one of `addresses` for it; None when either is missing."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 
 from ourvidz_gateway.admission import JobDraft
 from ourvidz_gateway.errors import InvalidRequest
@@ -36,9 +37,17 @@ _DRAFT_FIELDS = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": inline_schema(QueueJobRequest)}}}
     },
 )
-async def queue_job(request: Request, front: CurrentFront, caller: Caller) -> QueueJobReply:
+async def queue_job(
+    request: Request,
+    front: CurrentFront,
+    caller: Caller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="For 24 hours, the same key and body answer with the same job; at most 200 characters."),
+    ] = None,
+) -> QueueJobReply:
     """Ask for a job. Once this answers, the job is durable and will end as completed, failed or cancelled."""
-    draft = draft_of(await read_json_object(request))
+    draft = replace(draft_of(await read_json_object(request)), idempotency_key=idempotency_key)
     accepted, job_type = await front.create_job(draft, caller.user_id)
     return QueueJobReply.of(accepted, job_type)
 

@@ -44,6 +44,7 @@ _FIELDS = {
     "videoId": "video_id",
     "imageId": "image_id",
     "webhookUrl": "webhook_url",
+    "Idempotency-Key": "request_id",
     "metadata.num_images": "image_count",
     **{f"metadata.{key}": key for key in METADATA_FIELDS - {"num_images", "bucket"}},
 }
@@ -70,6 +71,7 @@ def draft_of(request: jobs_pb2.CreateJobRequest) -> JobDraft:
         video_id=request.video_id,
         image_id=request.image_id,
         webhook_url=request.webhook_url,
+        idempotency_key=request.request_id,
     )
 
 

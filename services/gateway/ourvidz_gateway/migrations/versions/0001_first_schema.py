@@ -223,6 +223,7 @@ INDEXES = [
     "CREATE INDEX job_events_steps ON job_events (created_at) WHERE NOT milestone",
     "CREATE INDEX assets_of_user ON assets (user_id, created_at DESC, id) WHERE deleted_at IS NULL",
     "CREATE INDEX reference_images_of_user ON reference_images (user_id, created_at DESC) WHERE deleted_at IS NULL",
+    "CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at)",
     "CREATE INDEX credit_ledger_of_user ON credit_ledger (user_id)",
     "CREATE INDEX webhook_outbox_due ON webhook_outbox (next_try_at) WHERE delivered_at IS NULL AND given_up_at IS NULL",
 ]
