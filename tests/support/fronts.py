@@ -21,7 +21,7 @@ PUBLIC_URL = "http://127.0.0.1:8000"
 
 def settings(**values: Any) -> GatewaySettings:
     """The gateway's settings as an operator would have made them."""
-    return GatewaySettings(database_url="postgresql://unused", jwt_secret=SECRET, **values)
+    return GatewaySettings(**{"database_url": "postgresql://unused", "jwt_secret": SECRET, **values})
 
 
 def front(jobs: MemoryJobs, folder: Path, **values: Any) -> Front:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -74,3 +75,12 @@ class Bench:
             """
         )
         return wrong == 0
+
+
+def painted_job(
+    user: str = "alice", prompt: str = "a fox", *, images: int = 1, steps: int = 2, **request: Any
+) -> NewJob:
+    """A job that the painting engine of the tests can make; the prompt says what the engine does."""
+    job = new_job(user, num_images=images)
+    small = {"width_px": 64, "height_px": 48, "step_count": steps, "bucket": "pictures", "prompt": prompt}
+    return replace(job, request={**job.request, **small, **request})

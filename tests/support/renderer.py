@@ -15,6 +15,7 @@ from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import ParsedError, parse
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.renderer import SERVICE
 from ourvidz_serving.rendering.renders import Renders
 from ourvidz_serving.rendering.servicer import RenderServicer
 from ourvidz_serving.server import Server
@@ -127,7 +128,7 @@ class Renderer:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something in the server that tells nobody when it happens."""
         async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110  # there is no event to wait for
+            while not condition():  # there is no event to wait for
                 await asyncio.sleep(0.002)
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -171,6 +172,8 @@ async def serving(
             policy=policy or RenderPolicy(first_retry_s=0.01),
         )
         render_pb2_grpc.add_RenderServiceServicer_to_server(servicer, server.grpc)
+        server.add_service(SERVICE)
+        engine.on_change(lambda: server.set_serving(SERVICE, engine.state is EngineState.READY))
         await engine.start()
         await server.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")

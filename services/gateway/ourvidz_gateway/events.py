@@ -68,25 +68,32 @@ class Progress:
     attempt: int
     stage: JobStage
     percent: int
+    render_index: int
+    """The renderer's own number of the event in this attempt, from 1."""
     step: StepDetail | None = None
     """None: the stage itself has begun, which is a milestone."""
 
 
-# An attempt that has ended or that another gateway has taken over tells nothing more.
+# An attempt that has ended or that another gateway has taken over tells nothing more. What a successor hears again
+# from the start of the render, or a batch that is sent again because its answer was lost, is not stored again.
 _APPEND = f"""
 WITH told AS (
   SELECT * FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::smallint[],
-                       $6::integer[], $7::integer[], $8::integer[], $9::integer[])
-    WITH ORDINALITY AS t (job_id, attempt, stage, progress, step, step_count, image_index, image_count, place)
+                       $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::bigint[])
+    WITH ORDINALITY AS t (job_id, attempt, stage, progress, step, step_count, image_index, image_count, render_index, place)
 )
 INSERT INTO job_events (job_id, sequence, milestone, state, stage, progress, attempt,
-                        step, step_count, image_index, image_count)
+                        step, step_count, image_index, image_count, render_index)
 SELECT t.job_id,
        row_number() OVER (PARTITION BY t.job_id ORDER BY t.place)
          + coalesce((SELECT max(e.sequence) FROM job_events e WHERE e.job_id = t.job_id), 0),
-       t.step IS NULL, 'processing', t.stage, t.progress, t.attempt, t.step, t.step_count, t.image_index, t.image_count
+       t.step IS NULL, 'processing', t.stage, t.progress, t.attempt, t.step, t.step_count, t.image_index, t.image_count,
+       t.render_index
 FROM told t JOIN attempts a ON a.job_id = t.job_id AND a.attempt = t.attempt
-WHERE a.session_id = $1 AND a.ended_at IS NULL
+WHERE a.session_id = $1 AND a.ended_at IS NULL AND t.render_index > coalesce(
+  (SELECT e.render_index FROM job_events e
+   WHERE e.job_id = t.job_id AND e.attempt = t.attempt AND e.render_index IS NOT NULL
+   ORDER BY e.sequence DESC LIMIT 1), 0)
 ORDER BY t.place
 RETURNING {COLUMNS}
 """
@@ -191,4 +198,5 @@ class EventWriter:
             [step and step.step_count for step in steps],
             [step and step.image_index for step in steps],
             [step and step.image_count for step in steps],
+            [progress.render_index for progress in batch],
         )

@@ -184,7 +184,9 @@ class RenderRun:
 
     def _progress(self, stage: JobStage, step: StepDetail | None = None) -> None:
         percent = min(DENOISING_SHARE, DENOISING_SHARE * self._steps_done // self._steps_total)
-        self._context.writer.tell(Progress(self.claim.job_id, self.claim.attempt, stage, percent, step))
+        self._context.writer.tell(
+            Progress(self.claim.job_id, self.claim.attempt, stage, percent, render_index=self._seen, step=step)
+        )
 
     @property
     def _steps_total(self) -> int:

@@ -27,7 +27,7 @@ async def served(app) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the app on a real port, where a stream is read as it comes."""
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+    while not server.started:  # uvicorn has no event for it
         await asyncio.sleep(0)
     port = server.servers[0].sockets[0].getsockname()[1]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=TOKEN) as client:
@@ -136,7 +136,7 @@ async def test_a_listener_that_goes_away_is_let_go_of(served, jobs, job_id):
         assert jobs.watchers == 1
 
     async with asyncio.timeout(10):
-        while jobs.watchers:  # noqa: ASYNC110  # the server learns of it from the socket, in its own time
+        while jobs.watchers:  # the server learns of it from the socket, in its own time
             await asyncio.sleep(0)
 
 

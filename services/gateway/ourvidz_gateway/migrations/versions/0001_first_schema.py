@@ -128,6 +128,7 @@ CREATE TABLE job_events (
   step_count    integer,
   image_index   integer,
   image_count   integer,
+  render_index  bigint,                              -- the renderer's own number of the event: none is stored twice
   error_message text,
   created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (job_id, sequence)

@@ -1,0 +1,180 @@
+"""Leases and fences: who runs what when gateways fall silent, come back, or leave."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from ourvidz_gateway.database import Database
+from ourvidz_gateway.events import EventWriter, Progress
+from ourvidz_gateway.jobs import JobStage, StepDetail
+from ourvidz_gateway.queue import Claim
+from ourvidz_gateway.sessions import Session, SessionCallbacks
+from support.jobs import Bench
+
+SILENT = timedelta(seconds=-1)
+
+
+class Heard:
+    """What a session told its dispatcher."""
+
+    def __init__(self) -> None:
+        self.taken: list[Claim] = []
+        self.cancelled: list[UUID] = []
+        self.lost = 0
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+    @property
+    def callbacks(self) -> SessionCallbacks:
+        return SessionCallbacks(take_over=self.taken.extend, cancel=self.cancelled.append, lost=self._lose)
+
+
+async def begin(database: Database, *, lease_s: float = 60.0, in_touch: bool = True) -> tuple[Session, Heard]:
+    heard = Heard()
+    session = Session(database, name="test", lease_s=lease_s, callbacks=heard.callbacks)
+    await session.begin()
+    if in_touch:
+        session._in_touch_since -= lease_s
+    return session, heard
+
+
+async def running_job(bench: Bench, session_id: UUID) -> Claim:
+    await bench.add_slots()
+    await bench.add_job()
+    claim = await bench.claim(session_id)
+    assert claim
+    return claim
+
+
+async def test_a_silent_gateways_attempt_goes_on_elsewhere_under_the_same_name(database, bench: Bench):
+    dead = await bench.add_session(lease=SILENT)
+    claim = await running_job(bench, dead)
+    await bench.attempts.begun(claim, dead)
+
+    session, heard = await begin(database)
+    await session._beat()
+
+    assert [(each.render_id, each.accepted, each.address) for each in heard.taken] == [
+        (claim.render_id, True, claim.address)
+    ]
+    assert heard.taken[0].request == claim.request
+    await session._beat()
+    assert len(heard.taken) == 1
+
+
+async def test_a_living_gateway_is_left_alone(database, bench: Bench):
+    alive = await bench.add_session()
+    await running_job(bench, alive)
+
+    session, heard = await begin(database)
+    await session._beat()
+
+    assert heard.taken == []
+
+
+async def test_nobody_takes_over_before_having_been_in_touch_for_a_whole_lease(database, bench: Bench):
+    dead = await bench.add_session(lease=SILENT)
+    await running_job(bench, dead)
+
+    session, heard = await begin(database, in_touch=False)
+    await session._beat()
+    assert heard.taken == []
+
+    session._in_touch_since -= 60
+    await session._beat()
+    assert len(heard.taken) == 1
+
+
+async def test_what_a_leaving_gateway_runs_is_taken_over_at_once(database, bench: Bench):
+    leaving, _ = await begin(database)
+    await running_job(bench, leaving.id)
+    await leaving.release()
+
+    session, heard = await begin(database, in_touch=False)
+    await session._beat()
+
+    assert len(heard.taken) == 1
+
+
+async def test_two_successors_share_nothing(database, bench: Bench):
+    dead = await bench.add_session(lease=SILENT)
+    await running_job(bench, dead)
+
+    (first, heard_first), (second, heard_second) = await begin(database), await begin(database)
+    await first._beat()
+    await second._beat()
+
+    assert (len(heard_first.taken), len(heard_second.taken)) == (1, 0)
+
+
+async def test_a_ghost_changes_nothing(database, bench: Bench):
+    ghost = await bench.add_session(lease=SILENT)
+    claim = await running_job(bench, ghost)
+    successor, _ = await begin(database)
+    await successor._beat()
+    before = await bench.value("SELECT count(*) FROM job_events")
+
+    shown = []
+    writer = EventWriter(database, lambda: ghost, shown.extend)
+    writer.tell(Progress(claim.job_id, 1, JobStage.RENDERING, 5, render_index=2, step=StepDetail(1, 20, 0, 1)))
+    await writer.flush()
+
+    assert shown == []
+    assert await bench.attempts.complete(claim, ghost, outputs=[], result={}, warnings=[]) is None
+    assert await bench.attempts.fail(claim, ghost, reason="X", message="x") is None
+    assert await bench.attempts.cancelled(claim, ghost, message="x") is None
+    assert await bench.attempts.retry(claim, ghost, reason="X", counts=True, delay_s=0, cost=1) is None
+    assert await bench.value("SELECT count(*) FROM job_events") == before
+    assert await bench.value("SELECT state FROM jobs") == "processing"
+    assert await bench.value("SELECT job_id FROM renderer_slots") == claim.job_id
+    assert await bench.attempts.complete(claim, successor.id, outputs=[], result={}, warnings=[])
+
+
+async def test_a_gateway_that_was_declared_dead_starts_anew(database, bench: Bench):
+    ghost, heard = await begin(database)
+    await running_job(bench, ghost.id)
+    await database.execute("UPDATE gateway_sessions SET lease_until = now() - interval '1 second'")
+    successor, _ = await begin(database)
+    await successor._beat()
+    old_id = ghost.id
+
+    await ghost._beat()
+
+    assert heard.lost == 1
+    assert ghost.id != old_id
+    await ghost._beat()
+    assert heard.lost == 1
+
+
+async def test_a_late_gateway_that_nobody_declared_dead_goes_on(database, bench: Bench):
+    session, heard = await begin(database)
+    await running_job(bench, session.id)
+    await database.execute("UPDATE gateway_sessions SET lease_until = now() - interval '1 minute'")
+
+    await session._beat()
+
+    assert heard.lost == 0
+    assert await bench.value("SELECT lease_until > now() FROM gateway_sessions")
+
+
+async def test_a_beat_finds_jobs_that_are_to_be_cancelled(database, bench: Bench):
+    session, heard = await begin(database)
+    claim = await running_job(bench, session.id)
+    await database.execute("UPDATE jobs SET cancel_requested_at = now()")
+
+    await session._beat()
+
+    assert heard.cancelled == [claim.job_id]
+
+
+async def test_an_attempt_ends_once(database, bench: Bench):
+    session_id = await bench.add_session()
+    claim = await running_job(bench, session_id)
+
+    assert await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+
+    assert await bench.attempts.fail(claim, session_id, reason="X", message="x") is None
+    assert await bench.attempts.retry(claim, session_id, reason="X", counts=True, delay_s=0, cost=1) is None
+    assert await bench.value("SELECT state FROM jobs") == "completed"
+    assert await bench.value("SELECT count(*) FROM queue") == 0
+    assert await bench.attempts.failures(uuid4()) == 0

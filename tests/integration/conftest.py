@@ -1,0 +1,28 @@
+"""Real processes: one stack that most tests share, and the folder in which all keep the miniature model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the miniature is built once for all renderers."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
+    """A running stack. Tests leave no job of theirs behind in its queue, and end none of its processes."""
+    stack = Stack(tmp_path_factory.mktemp("stack") / "data", OURVIDZ_SDXL_MODEL_CACHE=str(model_cache))
+    try:
+        stack.start()
+        yield stack
+        stack.stop()
+    finally:
+        stack.remove()
