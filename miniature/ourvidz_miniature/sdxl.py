@@ -1,6 +1,6 @@
 """A small model family of the very shape of Stable Diffusion XL: the same classes, a few million parameters.
 
-It is untrained: what it makes are colour fields that depend on prompt and seed. Its autoencoder compresses 32 times
+It is untrained: what it makes are soft colour fields that depend on prompt and seed. Its autoencoder compresses 32 times
 a side, where SDXL's compresses 8 times, so that a picture of 1024×1024 pixels is a latent of 32×32 and takes two
 seconds on two processor cores.
 """
@@ -24,6 +24,8 @@ _SEED = 20_240_229
 _WIDTHS = (48, 80)
 """The widths of the two text encoders; the UNet sees both side by side."""
 _TIME_WIDTH = 32
+_GRAIN = 0.3
+"""How much of the decoder's random weights is left, 0 to 1."""
 
 
 def ensure_miniature_sdxl(cache_dir: Path) -> Path:
@@ -39,7 +41,7 @@ def ensure_miniature_sdxl(cache_dir: Path) -> Path:
     building = Path(tempfile.mkdtemp(dir=cache_dir, prefix=".miniature-sdxl-"))
     try:
         build_miniature_sdxl(building)
-        building.chmod(0o755)
+        _let_all_read(building)
         building.rename(folder)
     except OSError:
         if not folder.is_dir():
@@ -55,6 +57,13 @@ def build_miniature_sdxl(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         _make_pipeline(folder).save_pretrained(folder, safe_serialization=True)
+
+
+def _let_all_read(folder: Path) -> None:
+    """Undo that temporary folders, and weights as safetensors writes them, are for their owner alone."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)
 
 
 def _make_pipeline(folder: Path) -> StableDiffusionXLPipeline:
@@ -129,7 +138,7 @@ def _make_unet() -> UNet2DConditionModel:
 
 def _make_autoencoder() -> AutoencoderKL:
     blocks = 6
-    return AutoencoderKL(
+    autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
         block_out_channels=(8, 16, 32, 32, 64, 64),
@@ -140,3 +149,21 @@ def _make_autoencoder() -> AutoencoderKL:
         scaling_factor=0.13025,
         force_upcast=True,
     )
+    _soften(autoencoder)
+    return autoencoder
+
+
+def _soften(autoencoder: AutoencoderKL) -> None:
+    """Let the decoder draw smooth fields: random weights as they are made turn every latent into a fine grain."""
+    row = torch.tensor([1.0, 2.0, 1.0]) / 4
+    blur = torch.outer(row, row)
+    with torch.no_grad():
+        for block in autoencoder.decoder.up_blocks:
+            for residual in block.resnets:
+                residual.conv2.weight.mul_(_GRAIN)
+            for upsampler in block.upsamplers or []:
+                weight = upsampler.conv.weight
+                weight.mul_(_GRAIN)
+                # Each channel goes on as itself, blurred, where doubling its size left hard edges.
+                channels = torch.arange(len(weight))
+                weight[channels, channels] += blur

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from ourvidz.api.jobs.v1 import jobs_pb2_grpc
 from ourvidz_gateway.auth import Authenticator
@@ -17,6 +18,7 @@ from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.front import Front
 from ourvidz_gateway.gateway import Gateway, open_gateway
 from ourvidz_gateway.rest import create_rest_app
+from ourvidz_gateway.rest.observe import Observed
 from ourvidz_gateway.rpc import SERVICE, JobServicer
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_serving import logs
@@ -57,7 +59,7 @@ async def serve(settings: GatewaySettings, storage_settings: StorageSettings, ca
 
 
 async def _serve_both(server: Server, front: Front, gateway: Gateway) -> None:
-    rest = _Rest(front)
+    rest = _Rest(Observed(create_rest_app(front), registry=server.registry, traces=server.traces), front.settings)
 
     async def leave() -> None:
         # Watchers are sent away first: they go on elsewhere from their last event, and nothing else takes long.
@@ -75,12 +77,11 @@ async def _serve_both(server: Server, front: Front, gateway: Gateway) -> None:
 class _Rest:
     """The REST API on uvicorn, started and stopped by us."""
 
-    def __init__(self, front: Front) -> None:
-        settings = front.settings
+    def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._host, self._port = settings.rest_host, settings.rest_port
         self._server = _Uvicorn(
             uvicorn.Config(
-                create_rest_app(front),
+                app,
                 log_config=None,
                 access_log=False,
                 server_header=False,

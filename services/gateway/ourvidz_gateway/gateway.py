@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -78,15 +79,15 @@ class Gateway:
                 return before
             raise QueueFull(f"{depth} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
         stages = [JobStage.ENHANCING, JobStage.RENDERING] if plan.enhanced else [JobStage.RENDERING]
-        event = await self._queue.accept(job, renderer=plan.kind, stages=stages, cost=plan.cost)
-        if event is None:
+        created_at = await self._queue.accept(job, renderer=plan.kind, stages=stages, cost=plan.cost)
+        if created_at is None:
             before = await self._accepted_before(job)
             # The key can only have gone in between if it was a day old at this very moment.
             return before or await self.accept(job)
         self._backlog.accepted(job.kind)
         self._dispatcher.wake(job.kind)
         self._signals.work(job.kind)
-        return Accepted(_as_accepted(job, event), queue_length=depth + 1)
+        return Accepted(_as_accepted(job, created_at), queue_length=depth + 1)
 
     async def _accepted_before(self, job: NewJob) -> Accepted | None:
         """Return the job that stands under the same idempotency key. Raises `IdempotencyConflict` for another request."""
@@ -204,7 +205,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             log.warning("database away, the lease runs out by itself")
 
 
-def _as_accepted(job: NewJob, event: JobEvent) -> Job:
+def _as_accepted(job: NewJob, created_at: datetime) -> Job:
     """Return a job as it stands right after it was stored."""
     return Job(
         id=job.id,
@@ -214,7 +215,7 @@ def _as_accepted(job: NewJob, event: JobEvent) -> Job:
         stage=JobStage.QUEUED,
         progress=0,
         queue_position=None,
-        created_at=event.created_at,
+        created_at=created_at,
         started_at=None,
         completed_at=None,
         metadata=shown_metadata(job.metadata, job.request, {}),

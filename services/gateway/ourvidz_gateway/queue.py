@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -54,14 +55,15 @@ job AS (
   SELECT $1::uuid, $2::text, $3::text, $4::text, $5::text[], nextval('job_positions'), $6::jsonb, $7::jsonb, $8::integer,
          $9::text, $10::text, $11::text
   WHERE $14::text IS NULL OR EXISTS (SELECT FROM key)
-  RETURNING id, user_id, position, attempt
+  RETURNING id, user_id, position, attempt, created_at
 ),
 lane AS ({enter_lane("FROM job", kind="$12::text", user="job.user_id", position="job.position")}),
 waiting AS (
   INSERT INTO queue (job_id, kind, user_id, position, cost)
   SELECT id, $12::text, user_id, position, $13::double precision FROM job
-)
-{insert_milestone("job", state="'queued'", stage="'queued'")}
+),
+event AS ({insert_milestone("job", state="'queued'", stage="'queued'")})
+SELECT created_at FROM job
 """
 
 # The lane is locked first: two dispatchers that claim at once take different lanes, and a lane's head can't be taken
@@ -200,8 +202,8 @@ class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> JobEvent | None:
-        """Store a job and its first stage; when this returns, they are durable.
+    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> datetime | None:
+        """Store a job and its first stage, and return when they were accepted: from then on they are durable.
 
         None when its idempotency key is taken: then nothing was stored.
         """
@@ -223,7 +225,7 @@ class Queue:
             job.idempotency_key,
             job.fingerprint,
         )
-        return None if row is None else event_of(row)
+        return None if row is None else row["created_at"]
 
     async def accepted_before(self, user_id: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
         """Return the job that was accepted under a key, and its request's fingerprint."""

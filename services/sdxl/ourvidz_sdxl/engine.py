@@ -50,7 +50,8 @@ class SdxlEngine:
 
     def load(self, session: LoadSession) -> EngineInfo:
         """Load the pipeline onto the device. Raises `ModelUnavailable`."""
-        # What the libraries would print is either in our own progress and warnings or of no use to an operator.
+        # What the libraries would print is either in our own progress and warnings or of no use to an operator. They
+        # import most of themselves when it is first used, that is, after this.
         diffusers.utils.logging.set_verbosity_error()
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
@@ -214,10 +215,12 @@ def _shown_name(model: str) -> str:
 def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
     if mean is None or std is None:
-        return latents / config.scaling_factor
+        unscaled: torch.Tensor = latents / config.scaling_factor
+        return unscaled
     shape = (1, latents.shape[1], 1, 1)
     mean, std = (torch.tensor(each, device=latents.device, dtype=latents.dtype).view(shape) for each in (mean, std))
-    return latents * std / config.scaling_factor + mean
+    unscaled = latents * std / config.scaling_factor + mean
+    return unscaled
 
 
 def _preview(latents: torch.Tensor) -> Pixels:

@@ -1,12 +1,16 @@
-"""Loads a Stable Diffusion XL pipeline from wherever its weights lie."""
+"""Loads a Stable Diffusion XL pipeline from wherever its weights lie.
+
+The pipeline's class is only ever named as `diffusers.StableDiffusionXLPipeline`, which imports it when it is first
+used: by then the engine has told the libraries to be quiet, and their imports are where they talk most.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import StableDiffusionXLPipeline
 
 from ourvidz_serving.rendering.engine import ModelUnavailable
 
@@ -17,7 +21,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def load_pipeline(
     model: str, *, cache: Path, single_file_config: Path | None, dtype: torch.dtype
-) -> StableDiffusionXLPipeline:
+) -> diffusers.StableDiffusionXLPipeline:
     """Return the pipeline of `model`, on the CPU: `miniature`, a folder, a single `.safetensors` file or a Hub name.
 
     Weights are read as safetensors only: other formats can run code when they are opened. Raises `ModelUnavailable`.
@@ -31,7 +35,9 @@ def load_pipeline(
         raise ModelUnavailable(f"the model {model} can't be loaded: {first_line}") from error
 
 
-def _load(model: str, cache: Path, single_file_config: Path | None, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+def _load(
+    model: str, cache: Path, single_file_config: Path | None, dtype: torch.dtype
+) -> diffusers.StableDiffusionXLPipeline:
     if model == MINIATURE:
         # Only here: a renderer of real models does not need it.
         from ourvidz_miniature.sdxl import ensure_miniature_sdxl
@@ -47,7 +53,7 @@ def _load(model: str, cache: Path, single_file_config: Path | None, dtype: torch
     return _pretrained(model, dtype)
 
 
-def _from_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+def _from_folder(folder: Path, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:
     if not (folder / "model_index.json").is_file():
         raise ModelUnavailable(f"the folder {folder} holds no pipeline: it has no model_index.json")
     if not any(folder.glob("unet/*.safetensors")):
@@ -55,19 +61,21 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionXLPipeline:
     return _pretrained(str(folder), dtype)
 
 
-def _pretrained(name: str, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    pipeline = StableDiffusionXLPipeline.from_pretrained(name, dtype=dtype, use_safetensors=True, add_watermarker=False)
-    if not isinstance(pipeline, StableDiffusionXLPipeline):
+def _pretrained(name: str, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:
+    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+        name, dtype=dtype, use_safetensors=True, add_watermarker=False
+    )
+    if not isinstance(pipeline, diffusers.StableDiffusionXLPipeline):
         raise ModelUnavailable(f"{name} is a {type(pipeline).__name__}, not a StableDiffusionXLPipeline")
     return pipeline
 
 
-def _from_file(path: Path, config: Path | None, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+def _from_file(path: Path, config: Path | None, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:
     if path.suffix != ".safetensors":
         raise ModelUnavailable(f"{path.name} is not a .safetensors file; other formats are not read")
     if config is not None and not config.is_dir():
         raise ModelUnavailable(f"there is no configuration folder {config}")
-    return StableDiffusionXLPipeline.from_single_file(
+    return diffusers.StableDiffusionXLPipeline.from_single_file(
         str(path),
         config=str(config) if config else None,
         local_files_only=config is not None,
