@@ -51,6 +51,10 @@ format: install ## Bring all code into shape
 protos: install ## Regenerate the stubs from the contracts
 	$(BIN)/python scripts/make_stubs.py
 
+.PHONY: settings
+settings: install ## Write docs/settings.md from the settings classes
+	$(BIN)/python scripts/make_settings_page.py > docs/settings.md
+
 .PHONY: check-protos
 check-protos: protos ## Fail if the committed stubs are not what the contracts make
 	@test -z "$$(git status --porcelain -- sdk/ourvidz/api)" || \

@@ -34,7 +34,7 @@ class StorageSettings(BaseSettings):
     needs `endpoint`, `access_key` and `secret_key`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="OURVIDZ_STORAGE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="OURVIDZ_STORAGE_", env_ignore_empty=True, frozen=True)
 
     kind: Literal["local", "s3"] = Field(description="A folder on this machine, or an S3 server.")
 
