@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -41,7 +42,7 @@ class Vocabulary:
 
 def make_vocabulary() -> Vocabulary:
     """Return the vocabulary: 256 bytes, the same at a word's end, what the merges make, and the two special tokens."""
-    merges = list(dict.fromkeys(pair for word in _WORDS.split() for pair in _merges_of(word)))
+    merges = _learn_merges(_WORDS.split())
     letters = byte_letters()
     tokens = [*letters, *(letter + _WORD_END for letter in letters), *dict.fromkeys(a + b for a, b in merges)]
     return Vocabulary({token: number for number, token in enumerate([*tokens, START, END])}, merges)
@@ -58,7 +59,30 @@ def byte_letters() -> list[str]:
     return [chr(byte) if byte in own else chr(next(others)) for byte in range(256)]
 
 
-def _merges_of(word: str) -> list[tuple[str, str]]:
-    """Return the merges that build an ASCII word from left to right: c+a, then ca+t</w>."""
-    parts = [*word[:-1], word[-1] + _WORD_END]
-    return [("".join(parts[:length]), parts[length]) for length in range(1, len(parts))]
+def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Return the merges that make one token of each ASCII word.
+
+    A word is first put together as the merges so far do it, and new ones come after them, so that no later word takes
+    an earlier one apart.
+    """
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        parts = [*word[:-1], word[-1] + _WORD_END]
+        while len(parts) > 1:
+            pairs = list(pairwise(parts))
+            known = [pair for pair in pairs if pair in ranks]
+            best = min(known, key=ranks.__getitem__) if known else pairs[0]
+            ranks.setdefault(best, len(ranks))
+            parts = _merge(parts, best)
+    return list(ranks)
+
+
+def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Return the parts with each occurrence of the pair made one, from left to right."""
+    merged: list[str] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return merged

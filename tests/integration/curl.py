@@ -27,9 +27,9 @@ class Answer:
 def curl(url: str, *options: str, token: str | None = None) -> Answer:
     """Send one request and wait for the whole answer."""
     command = [*_command(url, token), "--write-out", "\n%{http_code}", *options]
-    body, _, status = subprocess.run(
-        command, capture_output=True, check=True, timeout=PATIENCE_S
-    ).stdout.rpartition(b"\n")
+    body, _, status = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_S).stdout.rpartition(
+        b"\n"
+    )
     return Answer(int(status), body)
 
 

@@ -218,7 +218,10 @@ def test_the_references_examples_work_as_printed_while_the_queue_shows_them(user
         }
     )
     pose = user.queue(
-        {"jobType": "sdxl_image_fast", "metadata": {"prompt": "a sailor, standing pose", "num_images": 1, "seed": 67890}}
+        {
+            "jobType": "sdxl_image_fast",
+            "metadata": {"prompt": "a sailor, standing pose", "num_images": 1, "seed": 67890},
+        }
     )
 
     def two_wait() -> dict[str, Any] | None:

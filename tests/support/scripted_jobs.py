@@ -84,7 +84,7 @@ class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer):
     def requests(self, method: str) -> list[Any]:
         return [call.request for call in self.calls if call.method == method]
 
-    def WatchJob(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802  # the contract's name
+    def WatchJob(self, request: Any, context: Any) -> Iterator[Any]:  # the contract's name
         for part in self._next("WatchJob", request, context):
             if part == "hold":
                 released = Event()

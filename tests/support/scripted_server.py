@@ -1,6 +1,6 @@
 """A server with every part real, and services that do in each call what a test says."""
 
-# ruff: noqa: N802  # the contracts name the methods
+# the contracts name the methods
 
 from __future__ import annotations
 

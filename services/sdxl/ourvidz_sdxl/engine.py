@@ -121,6 +121,10 @@ class SdxlEngine:
         self._pipeline.scheduler = make_scheduler(sampling.sampler, self._scheduler_config)
 
         def on_step_end(_pipeline: Any, step: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+            if self._device.type == "cuda":
+                # The GPU runs behind this loop. Waiting for it makes a step that is told one that is done, and lets a
+                # cancel stop the work itself.
+                torch.cuda.synchronize(self._device)
             session.step(step + 1, sampling.step_count, image.index, batch.image_count)
             if session.wants_previews:
                 session.preview(_preview(state["latents"]), image.index, step + 1)
@@ -161,7 +165,7 @@ class SdxlEngine:
         finally:
             if upcast:
                 vae.to(dtype=torch.float16)
-        pixels: Pixels = (picture[0] * 255).round().astype(np.uint8)
+        pixels: Pixels = np.ascontiguousarray((picture[0] * 255).round().astype(np.uint8))
         return pixels
 
     def _cut_warnings(self, sampling: render_pb2.Sampling) -> Iterator[str]:
@@ -172,7 +176,7 @@ class SdxlEngine:
             tokens = tokenizer(text, add_special_tokens=False, truncation=False).input_ids
             if len(tokens) > room:
                 lost = tokenizer.decode(tokens[room:])
-                shown = lost if len(lost) <= 200 else f"{lost[:200]}…"
+                shown = lost if len(lost) <= 200 else f"{lost[:200].rstrip()}…"
                 yield f"The {name} is longer than the model reads ({len(tokens)} of {room} tokens); left out: “{shown}”"
 
     def _reset_peak_memory(self) -> None:
@@ -220,7 +224,7 @@ def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
     shape = (1, latents.shape[1], 1, 1)
     mean, std = (torch.tensor(each, device=latents.device, dtype=latents.dtype).view(shape) for each in (mean, std))
     unscaled = latents * std / config.scaling_factor + mean
-    return unscaled
+    return unscaled  # noqa: RET504  # named for its type
 
 
 def _preview(latents: torch.Tensor) -> Pixels:

@@ -302,7 +302,7 @@ async def test_no_engine_outlives_a_server_that_is_killed(tmp_path: Path) -> Non
 
     async def main():
         async with ready() as engine:
-            print(pid_of(await collect(engine, ask("picture"))), flush=True)
+            print("child", pid_of(await collect(engine, ask("picture"))), flush=True)
             await collect(engine, ask("hang"))
 
     asyncio.run(main())
@@ -311,7 +311,10 @@ async def test_no_engine_outlives_a_server_that_is_killed(tmp_path: Path) -> Non
         sys.executable, "-c", textwrap.dedent(program), stdout=subprocess.PIPE, cwd=tmp_path
     )
     assert server.stdout is not None
-    child = psutil.Process(int(await server.stdout.readline()))
+    # Among the log's lines.
+    while not (line := await server.stdout.readline()).startswith(b"child "):
+        assert line
+    child = psutil.Process(int(line.split()[1]))
     server.kill()
     await server.wait()
     await asyncio.to_thread(child.wait, 60)

@@ -150,7 +150,7 @@ async def test_uploads_that_run_out_of_time_together_all_fail_in_good_order(tmp_
     writer = OutputWriter(uploads, ask(images=2), seed=7, model="painter", on_uploading=lambda _: None, on_failure=fail)
     for index in range(2):
         await writer.take(index, paint(7 + index, 64, 48))
-    while len(writer._deadlines) < 2:  # noqa: ASYNC110  # there is no event to wait for
+    while len(writer._deadlines) < 2:  # there is no event to wait for
         await asyncio.sleep(0)
     writer.hurry(0)
     assert await writer.stored() == []
