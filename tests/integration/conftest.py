@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.stack import Stack
+from integration.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +19,5 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
     """A running stack. Tests leave no job of theirs behind in its queue, and end none of its processes."""
-    stack = Stack(tmp_path_factory.mktemp("stack") / "data", OURVIDZ_SDXL_MODEL_CACHE=str(model_cache))
-    try:
-        stack.start()
+    with running_stack(tmp_path_factory.mktemp("stack"), model_cache) as stack:
         yield stack
-        stack.stop()
-    finally:
-        stack.remove()

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,15 @@ class Stack:
             postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
             found += [postmaster, *postmaster.children(recursive=True)]
         return found
+
+
+@contextmanager
+def running_stack(folder: Path, model_cache: Path) -> Iterator[Stack]:
+    """Run a stack on a new data folder; it must end well, and all of it is deleted."""
+    stack = Stack(folder / "data", OURVIDZ_SDXL_MODEL_CACHE=str(model_cache))
+    try:
+        stack.start()
+        yield stack
+        stack.stop()
+    finally:
+        stack.remove()

@@ -21,7 +21,7 @@ from integration.waiting import until
 PROMPT = "a lighthouse at dawn"
 SEED = 12345
 STEPS = 20
-RENDER_PATIENCE_S = 120
+RENDER_PATIENCE_S = 240
 
 
 @dataclass(frozen=True)

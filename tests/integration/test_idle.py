@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -14,17 +15,24 @@ MAX_SHARE_OF_ONE_CORE = 0.05
 
 
 def test_an_idle_stack_does_not_spin_and_its_logs_do_not_grow(stack: Stack):
-    processes = stack.processes()
-
-    def cpu_s() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
-
     def logs() -> dict[str, str]:
         return {server: stack.log(server) for server in ("gateway", "sdxl", "postgres")}
 
-    logs_before, cpu_before = logs(), cpu_s()
+    logs_before = logs()
+    cpu_before = {process: cpu_s(process) for process in stack.processes()}
     time.sleep(WATCHED_S)
 
-    assert (cpu_s() - cpu_before) / WATCHED_S < MAX_SHARE_OF_ONE_CORE
+    spent_s = 0.0
+    for process, before_s in cpu_before.items():
+        # The database ends connections that nobody needs; a server of ours that ended would have said so in a log.
+        with suppress(psutil.NoSuchProcess):
+            assert process.status() != psutil.STATUS_ZOMBIE
+            spent_s += cpu_s(process) - before_s
+    assert spent_s / WATCHED_S < MAX_SHARE_OF_ONE_CORE
     assert logs() == logs_before
-    assert all(process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """The time that a process has spent on a CPU, in user code and in the kernel."""
+    user, system, *_ = process.cpu_times()
+    return user + system

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.stack import Stack
+from integration.stack import Stack, running_stack
 from integration.waiting import first_step, steps_of, to_the_end
 from ourvidz import Client, JobState
 
@@ -18,13 +18,8 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
     """A stack whose processes are killed."""
-    stack = Stack(tmp_path_factory.mktemp("survival") / "data", OURVIDZ_SDXL_MODEL_CACHE=str(model_cache))
-    try:
-        stack.start()
-        yield stack
-        stack.stop()
-    finally:
-        stack.remove()
+    with running_stack(tmp_path_factory.mktemp("survival"), model_cache) as own:
+        yield own
 
 
 @pytest.fixture

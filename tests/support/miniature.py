@@ -43,7 +43,8 @@ def engine(model_cache: Path) -> SdxlEngine:
 
 def engine_config(cache: Path, **changes: Any) -> dict[str, Any]:
     config = {"model": "miniature", "model_cache": str(cache), "single_file_config": None}
-    return {**config, "device": "cpu", "dtype": "auto", "threads": None, **changes}
+    # One thread: several wait for each other as soon as something else runs on the machine.
+    return {**config, "device": "cpu", "dtype": "auto", "threads": 1, **changes}
 
 
 def load_engine(cache: Path, **changes: Any) -> SdxlEngine:

@@ -42,6 +42,11 @@ class DataFolder:
         return self.path / "objects"
 
     @property
+    def renderer_port(self) -> Path:
+        """The port that the renderer had last: under the same address, a gateway finds its renders again."""
+        return self.path / "renderer.port"
+
+    @property
     def postgres_ready(self) -> Path:
         """Written by the running database's keeper, once the database takes connections."""
         return self.path / "postgres.ready"

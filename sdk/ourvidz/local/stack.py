@@ -45,7 +45,7 @@ class LocalStack:
         for port, option in ((self._rest_port, "--rest-port"), (self._grpc_port, "--grpc-port")):
             _check_free(port, option)
         keys = Secrets.make(self._folder)
-        renderer = f"{LOOPBACK}:{_free_port()}"
+        renderer = f"{LOOPBACK}:{_renderer_port(self._folder)}"
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 # The order of starting, turned round, is the order of stopping: the gateway hands back what it has
@@ -153,12 +153,20 @@ def _check_free(port: int, option: str) -> None:
             raise LocalStackError(f"Port {port} can't be used ({error.strerror}); choose another {option}") from error
 
 
-def _free_port() -> int:
-    """Return a port that is free now. It is fixed for the stack's life, since the gateway must know it.
+def _renderer_port(folder: DataFolder) -> int:
+    """Return a port that is free now, if possible the one of the last time: jobs that were interrupted look there.
 
     Another program could take it before the renderer does; then the renderer can't start, and `up` says so.
     """
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    last = folder.renderer_port.read_text().strip() if folder.renderer_port.exists() else ""
+    for wanted in (int(last) if last.isdecimal() else 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, wanted))
+            except (OSError, OverflowError):
+                continue
+            port: int = probe.getsockname()[1]
+            folder.renderer_port.write_text(f"{port}\n")
+            return port
+    raise LocalStackError("No port is free for the renderer")

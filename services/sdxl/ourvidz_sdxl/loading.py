@@ -62,12 +62,13 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> diffusers.StableDiffusionX
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:
-    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
+    kind = diffusers.StableDiffusionXLPipeline.load_config(name).get("_class_name")
+    # Before anything is loaded: parts that another pipeline lacks would count as left out, and only rendering would fail.
+    if kind != "StableDiffusionXLPipeline":
+        raise ModelUnavailable(f"{name} is a {kind}, not a StableDiffusionXLPipeline")
+    return diffusers.StableDiffusionXLPipeline.from_pretrained(
         name, dtype=dtype, use_safetensors=True, add_watermarker=False
     )
-    if not isinstance(pipeline, diffusers.StableDiffusionXLPipeline):
-        raise ModelUnavailable(f"{name} is a {type(pipeline).__name__}, not a StableDiffusionXLPipeline")
-    return pipeline
 
 
 def _from_file(path: Path, config: Path | None, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:

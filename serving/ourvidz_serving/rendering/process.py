@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -268,6 +269,9 @@ class _Child:
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    # Threads that wait for each other shall sleep, not spin: with anything else on the same cores, an
+                    # operation on the processor would take ten times as long. Read when torch is loaded.
+                    env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
                     # Ctrl-C in a terminal goes to the server alone, which then decides when the engine ends.
                     start_new_session=True,
                 )

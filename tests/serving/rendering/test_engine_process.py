@@ -311,12 +311,14 @@ async def test_no_engine_outlives_a_server_that_is_killed(tmp_path: Path) -> Non
         sys.executable, "-c", textwrap.dedent(program), stdout=subprocess.PIPE, cwd=tmp_path
     )
     assert server.stdout is not None
-    # Among the log's lines.
-    while not (line := await server.stdout.readline()).startswith(b"child "):
-        assert line
-    child = psutil.Process(int(line.split()[1]))
-    server.kill()
-    await server.wait()
+    try:
+        # Among the log's lines.
+        while not (line := await server.stdout.readline()).startswith(b"child "):
+            assert line
+        child = psutil.Process(int(line.split()[1]))
+    finally:
+        server.kill()
+        await server.wait()
     await asyncio.to_thread(child.wait, 60)
 
 

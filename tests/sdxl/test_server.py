@@ -1,0 +1,115 @@
+"""The renderer as its users meet it: an engine in a process of its own, and the whole server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
+from ourvidz_serving.rendering.engine import FrameMade, StepDone
+from ourvidz_serving.rendering.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.renderer import SERVICE
+from support.miniature import ask, engine_config, render
+
+# The scheduler hands a tensor to NumPy 2 in a way that it will drop one day; that is diffusers' to change.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "ourvidz_miniature"}
+
+REQUEST = ask(side=1024, steps=2)
+REQUEST.images.sampling.seed = 5
+REQUEST.output.bucket, REQUEST.output.prefix = "sdxl-image-fast", "user/job/1"
+
+
+async def test_an_engine_in_a_process_of_its_own_makes_the_same_picture(engine, model_cache: Path) -> None:
+    remote = EngineProcess("ourvidz_sdxl.engine:SdxlEngine", engine_config(model_cache))
+    changed = asyncio.Event()
+    remote.on_change(changed.set)
+    await remote.start()
+    try:
+        while remote.state is not EngineState.READY:
+            assert not remote.error
+            changed.clear()
+            await changed.wait()
+        messages = [message async for message in remote.render(ask(), 7)]
+    finally:
+        await remote.stop()
+    assert [message.step for message in messages if isinstance(message, StepDone)] == [1, 2]
+    [frame] = [message for message in messages if isinstance(message, FrameMade)]
+    [expected] = await asyncio.to_thread(render, engine, ask())
+    np.testing.assert_array_equal(frame.pixels, expected)
+
+
+def test_the_server_itself_never_imports_what_its_engine_imports() -> None:
+    program = "import ourvidz_sdxl.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert {"ourvidz_sdxl", "ourvidz_serving"} <= imported
+    assert not imported & MODEL_LIBRARIES
+
+
+async def test_a_server_says_that_it_serves_renders_into_its_store_and_ends_when_told(
+    engine, model_cache: Path, tmp_path: Path
+) -> None:
+    objects = tmp_path / "objects"
+    variables = {
+        "OURVIDZ_SDXL_GRPC_PORT": "0",
+        "OURVIDZ_SDXL_METRICS_PORT": "0",
+        "OURVIDZ_SDXL_MODEL_CACHE": str(model_cache),
+        "OURVIDZ_SDXL_DEVICE": "cpu",
+        "OURVIDZ_SDXL_THREADS": "1",
+        "OURVIDZ_STORAGE_KIND": "local",
+        "OURVIDZ_STORAGE_PATH": str(objects),
+    }
+    others = {name: value for name, value in os.environ.items() if not name.startswith("OURVIDZ_")}
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ourvidz_sdxl", env={**others, **variables}, stderr=subprocess.PIPE
+    )
+    assert server.stderr is not None
+    log: list[dict[str, object]] = []
+
+    async def read_log_until(event: str) -> dict[str, object]:
+        while not log or log[-1]["event"] != event:
+            line = (await server.stderr.readline()).decode()
+            # Each line is one of ours: what the model's libraries have to say does not get here. Only gRPC's core, which
+            # writes past all logging, notes that the server forks in order to start its engine.
+            if "fork_posix.cc" not in line and line != "\n":
+                log.append(json.loads(line))
+        return log[-1]
+
+    try:
+        address = str((await read_log_until("server started"))["grpc"])
+        async with grpc.aio.insecure_channel(address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            async for health in watch:
+                if health.status == health_pb2.HealthCheckResponse.SERVING:
+                    break
+            watch.cancel()
+            stub = render_pb2_grpc.RenderServiceStub(channel)
+            about = await stub.GetRenderer(render_pb2.GetRendererRequest())
+            events = [event async for event in stub.Render(REQUEST)]
+        server.send_signal(signal.SIGTERM)
+        await read_log_until("server stopped")
+        assert await server.wait() == 0
+    finally:
+        if server.returncode is None:
+            server.kill()
+            await server.wait()
+
+    assert (about.kind, about.model, about.model_state) == ("sdxl", "miniature", about.MODEL_STATE_READY)
+    [output] = events[-1].finished.outputs
+    picture = np.asarray(Image.open(io.BytesIO((objects / output.bucket / output.key).read_bytes())))
+    np.testing.assert_array_equal(picture, (await asyncio.to_thread(render, engine, REQUEST, 5))[0])
+    assert {line["level"] for line in log} == {"info"}
