@@ -124,3 +124,16 @@ def test_a_file_that_holds_no_weights_is_an_error_of_one_line(tmp_path: Path, co
 
 def test_a_configuration_folder_that_is_not_there_is_named(single_file: Path, tmp_path: Path) -> None:
     assert why_not(single_file, config=tmp_path / "none") == f"there is no configuration folder {tmp_path / 'none'}"
+
+
+def test_a_folder_with_half_precision_files_alone_is_loaded(miniature: Path, tmp_path: Path) -> None:
+    whole = load_pipeline(str(miniature), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
+    whole.save_pretrained(tmp_path, variant="fp16")
+    assert [path.name for path in (tmp_path / "unet").glob("*.safetensors")] == [
+        "diffusion_pytorch_model.fp16.safetensors"
+    ]
+
+    half = load_pipeline(str(tmp_path), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
+
+    assert half.unet.dtype == torch.float16
+    assert torch.equal(half.unet.conv_in.weight, whole.unet.conv_in.weight)

@@ -129,6 +129,8 @@ class LocalStack:
             "OURVIDZ_SERVICE_TOKEN": keys.service,
             "OURVIDZ_STORAGE_KIND": "local",
             "OURVIDZ_STORAGE_PATH": str(self._folder.objects),
+            # Servers start their engines as new programs, and gRPC need not say each time that it does not follow.
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
 
 

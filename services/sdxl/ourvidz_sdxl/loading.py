@@ -58,16 +58,18 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> diffusers.StableDiffusionX
         raise ModelUnavailable(f"the folder {folder} holds no pipeline: it has no model_index.json")
     if not any(folder.glob("unet/*.safetensors")):
         raise ModelUnavailable(f"the folder {folder} has no safetensors weights; other formats are not read")
-    return _pretrained(str(folder), dtype)
+    # As downloaded with `--variant fp16`: the files have other names, and only those.
+    half_only = not any(path for path in folder.glob("unet/*.safetensors") if ".fp16." not in path.name)
+    return _pretrained(str(folder), dtype, variant="fp16" if half_only else None)
 
 
-def _pretrained(name: str, dtype: torch.dtype) -> diffusers.StableDiffusionXLPipeline:
+def _pretrained(name: str, dtype: torch.dtype, variant: str | None = None) -> diffusers.StableDiffusionXLPipeline:
     kind = diffusers.StableDiffusionXLPipeline.load_config(name).get("_class_name")
     # Before anything is loaded: parts that another pipeline lacks would count as left out, and only rendering would fail.
     if kind != "StableDiffusionXLPipeline":
         raise ModelUnavailable(f"{name} is a {kind}, not a StableDiffusionXLPipeline")
     return diffusers.StableDiffusionXLPipeline.from_pretrained(
-        name, dtype=dtype, use_safetensors=True, add_watermarker=False
+        name, dtype=dtype, variant=variant, use_safetensors=True, add_watermarker=False
     )
 
 
