@@ -26,7 +26,9 @@ class Heard:
 
     @property
     def callbacks(self) -> SessionCallbacks:
-        return SessionCallbacks(take_over=self.taken.extend, cancel=self.cancelled.append, lost=self._lose)
+        return SessionCallbacks(
+            take_over=self.taken.extend, cancel=self.cancelled.append, lost=self._lose, running=lambda: ()
+        )
 
 
 async def begin(database: Database, *, lease_s: float = 60.0, in_touch: bool = True) -> tuple[Session, Heard]:

@@ -16,6 +16,8 @@ from ourvidz_gateway.events import event_of, insert_milestone
 from ourvidz_gateway.jobs import JobEvent, JobState
 from ourvidz_gateway.queue import Claim, enter_lane
 
+CANCELLED_MESSAGE = "The job was cancelled."
+
 # $1 job, $2 attempt, $3 session, $4 outcome, $5 reason, $6 seconds for which the slot is left alone
 _END = """
 mine AS (
@@ -62,25 +64,30 @@ job AS (
 {insert_milestone("job", state="$7", stage="NULL", error="$8::text", progress=_LAST_PROGRESS)}
 """
 
-# $7 whether it counts as a failure, $8 seconds to wait, $9 address to avoid, $10 cost
+# $7 whether it counts as a failure, $8 seconds to wait, $9 address to avoid, $10 cost. A job that its user cancels at
+# this very moment is found either here or, by the one who cancels, in the queue.
 _RETRY = f"""
 WITH {_END},
 job AS (
-  UPDATE jobs SET state = 'queued', failures = failures + $7::boolean::integer
+  UPDATE jobs SET
+    failures = failures + $7::boolean::integer,
+    state = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+    error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN $11::text END,
+    completed_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END
   FROM mine WHERE jobs.id = mine.job_id
-  RETURNING jobs.id, jobs.user_id, jobs.position, jobs.attempt
+  RETURNING jobs.id, jobs.user_id, jobs.position, jobs.attempt, jobs.state, jobs.error_message
 ),
 waiting AS (
   INSERT INTO queue (job_id, kind, user_id, position, cost, ready, ready_at, last_address)
   SELECT job.id, mine.kind, job.user_id, job.position, $10::double precision, $8::double precision <= 0,
          now() + make_interval(secs => $8::double precision), $9::text
-  FROM job, mine
+  FROM job, mine WHERE job.state = 'queued'
   RETURNING kind, user_id, position, ready
 ),
 lane AS (
   {enter_lane("FROM waiting WHERE waiting.ready", kind="waiting.kind", user="waiting.user_id", position="waiting.position")}
 )
-{insert_milestone("job", state="'queued'", stage="'queued'")}
+{insert_milestone("job", state="s.state", stage="CASE s.state WHEN 'queued' THEN 'queued' END", error="s.error_message")}
 """
 
 _BEGUN = """
@@ -165,7 +172,7 @@ class Attempts:
         cost: float,
         cool_s: float = 0.0,
     ) -> JobEvent | None:
-        """End the attempt and let the job wait again, in its old place.
+        """End the attempt and let the job wait again, in its old place; one that is to be cancelled ends instead.
 
         `counts` tells whether it is one of the attempts that a job has, `cost` is what it brings its lane again;
         `delay_s` is how long the job stays back, and `cool_s` for how long the slot is left alone.
@@ -182,6 +189,7 @@ class Attempts:
             delay_s,
             claim.address if counts else None,
             cost,
+            CANCELLED_MESSAGE,
         )
         return None if row is None else event_of(row)
 

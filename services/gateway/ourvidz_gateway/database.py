@@ -27,12 +27,15 @@ UNREACHABLE = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
 )
-"""What asyncpg raises when the server is down, starting, stopping, or out of reach."""
+"""What asyncpg raises when the server is down, starting, stopping, out of reach, full, a standby, or gave way.
+
+All of it passes: the same statement may succeed later."""
 
 
 @contextmanager

@@ -38,9 +38,9 @@ class Dispatcher:
         self._runs: dict[UUID, tuple[RenderRun, asyncio.Task[None]]] = {}
 
     @property
-    def running(self) -> int:
-        """How many attempts this gateway runs."""
-        return len(self._runs)
+    def jobs(self) -> frozenset[UUID]:
+        """The jobs that this gateway runs."""
+        return frozenset(self._runs)
 
     def wake(self, kind: Kind) -> None:
         """Look for work of this kind now."""
@@ -92,6 +92,9 @@ class Dispatcher:
                 wake.set()
 
     def _start(self, claim: Claim) -> None:
+        found = self._runs.get(claim.job_id)
+        if found and found[0].claim.attempt == claim.attempt:
+            return  # it is attached to already
         run = RenderRun(claim, self._context)
         task = asyncio.create_task(self._supervise(run), name=f"run {claim.render_id}")
         self._runs[claim.job_id] = (run, task)

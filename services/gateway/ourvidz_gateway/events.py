@@ -109,9 +109,12 @@ DELETE FROM job_events e USING (
   SELECT s.job_id, s.sequence FROM job_events s JOIN jobs j ON j.id = s.job_id
   WHERE NOT s.milestone AND s.created_at < now() - make_interval(secs => $1)
     AND j.completed_at < now() - make_interval(secs => $1)
-  ORDER BY s.created_at LIMIT 10000
+  ORDER BY s.created_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED
 ) old WHERE e.job_id = old.job_id AND e.sequence = old.sequence
+RETURNING true
 """
+
+PRUNED_AT_ONCE = 10_000
 
 BACKLOG_LIMIT = 20_000
 """While the database is away, the oldest steps are dropped past this many: progress is worth less than memory."""
@@ -123,8 +126,9 @@ async def read_events(database: Database, after: dict[UUID, int]) -> list[JobEve
 
 
 async def prune_steps(database: Database, *, age_s: float) -> None:
-    """Delete the steps of jobs that ended more than `age_s` seconds ago, at most 10,000 at a time."""
-    await database.execute(_PRUNE, age_s)
+    """Delete the steps of jobs that ended more than `age_s` seconds ago."""
+    while len(await database.fetch(_PRUNE, age_s, PRUNED_AT_ONCE)) == PRUNED_AT_ONCE:
+        pass
 
 
 class EventWriter:
@@ -164,7 +168,10 @@ class EventWriter:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write all that has been told so far. Raises `DatabaseUnavailable`; then it is kept for the next try."""
+        """Write all that has been told so far. Raises `DatabaseUnavailable`; then it is kept for the next try.
+
+        What the database refuses is dropped: a number that a renderer made up must not stop all other jobs.
+        """
         async with self._writing:
             self._something.clear()
             batch = list(self._told)
@@ -177,6 +184,9 @@ class EventWriter:
                 self._told = deque([*batch, *self._told], maxlen=BACKLOG_LIMIT)
                 self._something.set()
                 raise
+            except Exception:
+                log.exception("progress can't be stored, it is dropped", events=len(batch))
+                return
             self._publish([event_of(row) for row in rows])
 
     # Two gateways can write for one job only in the moment of a take-over; the loser finds itself fenced on the retry.

@@ -8,7 +8,7 @@ query for all of them, a few times a second and only while somebody watches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -50,8 +50,9 @@ class Feed:
             if event.sequence <= self.last and not event.state.terminal:
                 continue
             # Steps of an ended job are pruned, so gaps in the log itself are real; an event just published is not
-            # known to follow unless its number says so.
-            if not from_log and event.sequence != self.last + 1:
+            # known to follow unless its number says so. A job's end may even come with a number that was seen before,
+            # when steps were lost with the database's host.
+            if not from_log and event.sequence > self.last + 1:
                 self.behind = True
                 break
             if not self.ended:
@@ -103,7 +104,7 @@ class Feeds:
         for feed in self._feeds.values():
             feed.wake()
 
-    async def watch(self, job_id: UUID, *, after: int) -> AsyncIterator[JobEvent]:
+    async def watch(self, job_id: UUID, *, after: int) -> AsyncGenerator[JobEvent, None]:
         """Yield the job's events with a number greater than `after`, to the terminal one. The job must exist."""
         feed = self._feeds.setdefault(job_id, Feed())
         feed.watchers += 1
@@ -134,24 +135,24 @@ class Feeds:
         while True:
             await self._wait_for_work()
             behind = {
-                job_id: feed.last
+                job_id: feed
                 for job_id, feed in self._feeds.items()
                 if not feed.ended and (feed.behind or job_id not in self._owned)
             }
             if not behind:
                 continue
-            for job_id in behind:
-                self._feeds[job_id].behind = False
+            for feed in behind.values():
+                feed.behind = False
             try:
-                events = await read_events(self._database, behind)
+                events = await read_events(self._database, {job_id: feed.last for job_id, feed in behind.items()})
             except DatabaseUnavailable:
                 log.warning("database away, watchers wait")
-                for job_id in behind & self._feeds.keys():
-                    self._feeds[job_id].behind = True
+                for feed in behind.values():
+                    feed.behind = True
                 continue
+            # To the feed that asked: by now the job may have a new one, which has not seen what came before.
             for event in events:
-                if feed := self._feeds.get(event.job_id):
-                    feed.add([event], from_log=True)
+                behind[event.job_id].add([event], from_log=True)
 
     async def _wait_for_work(self) -> None:
         """Wait for a nudge; while anything is watched, for no longer than the interval between two looks."""

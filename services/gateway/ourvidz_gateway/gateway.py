@@ -6,13 +6,13 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 
-from ourvidz_gateway.attempts import Attempts
+from ourvidz_gateway.attempts import CANCELLED_MESSAGE, Attempts
 from ourvidz_gateway.backlog import BacklogView
 from ourvidz_gateway.database import migrate, open_database
 from ourvidz_gateway.dispatch import Dispatcher
@@ -116,7 +116,7 @@ class Gateway:
         found = await self._records.state(user_id, job_id)
         if not found.terminal:
             await self._records.request_cancel(user_id, job_id)
-            event = await self._queue.withdraw(job_id, state=JobState.CANCELLED, message="The job was cancelled.")
+            event = await self._queue.withdraw(job_id, state=JobState.CANCELLED, message=CANCELLED_MESSAGE)
             if event is not None:
                 self._feeds.publish([event])
             elif not self._dispatcher.cancel(job_id):
@@ -126,8 +126,9 @@ class Gateway:
     async def watch(self, user_id: str, job_id: UUID, *, after: int = 0) -> AsyncIterator[JobEvent]:
         """Yield a job's events to the terminal one."""
         await self._records.state(user_id, job_id)
-        async for event in self._feeds.watch(job_id, after=after):
-            yield event
+        async with aclosing(self._feeds.watch(job_id, after=after)) as events:
+            async for event in events:
+                yield event
 
     async def queue_status(self) -> list[QueueStatus]:
         """Return all queues."""
@@ -163,6 +164,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
                 take_over=lambda claims: dispatcher.take_over(claims),  # noqa: PLW0108  # it is made further down
                 cancel=lambda job_id: dispatcher.cancel(job_id),  # noqa: PLW0108
                 lost=lambda: dispatcher.abandon(),  # noqa: PLW0108
+                running=lambda: dispatcher.jobs,
             ),
         )
         writer = EventWriter(log_database, lambda: session.id, feeds.publish)
@@ -187,6 +189,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             queue_limit=settings.queue_limit,
         )
         await session.begin()
+        failure: Exception | None = None
         # A part that fails takes the process down, to be started anew: half a gateway would accept jobs and lose time.
         async with asyncio.TaskGroup() as group:
             parts = [
@@ -195,6 +198,8 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             ]
             try:
                 yield gateway
+            except Exception as error:  # noqa: BLE001  # raised below: the group would wrap it
+                failure = error
             finally:
                 feeds.close()
                 for part in parts:
@@ -203,6 +208,8 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             await session.release()
         except DatabaseUnavailable:
             log.warning("database away, the lease runs out by itself")
+        if failure:
+            raise failure
 
 
 def _as_accepted(job: NewJob, created_at: datetime) -> Job:

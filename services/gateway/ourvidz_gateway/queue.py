@@ -68,9 +68,13 @@ SELECT created_at FROM job
 
 # The lane is locked first: two dispatchers that claim at once take different lanes, and a lane's head can't be taken
 # twice. A renderer where this job failed before is the last choice.
+#
+# `head_position` rises only to the first row that this statement sees, be it locked by somebody who may yet let go of
+# it, and only if the lane has not changed since the statement began: what entered it in between is not seen, and a
+# bound past it would hide it for good.
 _CLAIM = f"""
 WITH lane AS (
-  SELECT user_id, head_position FROM lanes
+  SELECT user_id, head_position, ctid AS version FROM lanes
   WHERE kind = $1 AND waiting > 0 AND EXISTS (
     SELECT FROM renderer_slots
     WHERE kind = $1 AND job_id IS NULL AND address = ANY($2) AND cool_until <= now())
@@ -78,10 +82,17 @@ WITH lane AS (
   LIMIT 1 FOR UPDATE SKIP LOCKED
 ),
 head AS (
-  SELECT q.job_id, q.user_id, q.position, q.cost, q.last_address FROM queue q, lane
+  SELECT q.job_id, q.user_id, q.cost, q.enqueued_at, q.last_address FROM queue q, lane
   WHERE q.kind = $1 AND q.user_id = lane.user_id AND q.ready AND q.position >= lane.head_position
   ORDER BY q.position
   LIMIT 1 FOR UPDATE OF q SKIP LOCKED
+),
+bound AS (
+  SELECT CASE WHEN lane.version = (SELECT l.ctid FROM lanes l WHERE l.kind = $1 AND l.user_id = lane.user_id)
+              THEN (SELECT min(q.position) FROM queue q WHERE q.kind = $1 AND q.user_id = lane.user_id AND q.ready
+                                                          AND q.position >= lane.head_position)
+              ELSE lane.head_position END AS position
+  FROM lane
 ),
 slot AS (
   SELECT s.address, s.slot FROM renderer_slots s, head
@@ -93,13 +104,13 @@ claimed AS (SELECT * FROM head, slot),
 dequeued AS (DELETE FROM queue USING claimed WHERE queue.job_id = claimed.job_id),
 passed AS (
   UPDATE lanes SET waiting = waiting - 1, virtual_time = virtual_time + claimed.cost,
-                   head_position = claimed.position, claimed_at = clock_timestamp()
-  FROM claimed WHERE lanes.kind = $1 AND lanes.user_id = claimed.user_id
+                   head_position = bound.position, claimed_at = clock_timestamp()
+  FROM claimed, bound WHERE lanes.kind = $1 AND lanes.user_id = claimed.user_id
 ),
 job AS (
   UPDATE jobs SET
     state = 'processing', attempt = jobs.attempt + 1, started_at = coalesce(started_at, now()),
-    deadline_at = coalesce(deadline_at, CASE WHEN stages[stage_index] = 'rendering'
+    deadline_at = coalesce(deadline_at + (now() - claimed.enqueued_at), CASE WHEN stages[stage_index] = 'rendering'
       THEN now() + make_interval(secs => (request->>'deadline_s')::double precision) END)
   FROM claimed WHERE jobs.id = claimed.job_id
   RETURNING jobs.id, jobs.user_id, jobs.job_type, jobs.request, jobs.attempt, stages[stage_index] AS current_stage,
@@ -124,7 +135,9 @@ WITH due AS (
   WHERE job_id IN (SELECT job_id FROM queue WHERE NOT ready AND ready_at <= now() FOR UPDATE SKIP LOCKED)
   RETURNING kind, user_id, position
 ),
-lane AS (SELECT kind, user_id, count(*) AS count, min(position) AS position FROM due GROUP BY kind, user_id),
+lane AS (  -- in one order for all gateways, that none waits for a lane while it holds another's
+  SELECT kind, user_id, count(*) AS count, min(position) AS position FROM due GROUP BY kind, user_id ORDER BY 1, 2
+),
 entered AS ({enter_lane("FROM lane due", kind="due.kind", user="due.user_id", position="due.position", count="due.count")})
 SELECT DISTINCT kind FROM due
 """
@@ -152,12 +165,10 @@ _KEY = "SELECT job_id, request_sha256 FROM idempotency_keys WHERE user_id = $1 A
 _FORGET_KEYS = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
 
 _STATUS = """
-SELECT kind, count(*) AS depth, extract(epoch FROM now() - min(enqueued_at))::double precision AS oldest_s,
-       (SELECT count(*) FROM attempts a WHERE a.kind = q.kind AND a.ended_at IS NULL) AS running
-FROM queue q GROUP BY kind
-UNION ALL
-SELECT kind, 0, NULL, count(*) FROM attempts a
-WHERE ended_at IS NULL AND NOT EXISTS (SELECT FROM queue q WHERE q.kind = a.kind) GROUP BY kind
+SELECT kind, coalesce(depth, 0) AS depth, oldest_s, coalesce(running, 0) AS running
+FROM (SELECT kind, count(*) AS depth, extract(epoch FROM now() - min(enqueued_at))::double precision AS oldest_s
+      FROM queue GROUP BY kind) q
+FULL JOIN (SELECT kind, count(*) AS running FROM attempts WHERE ended_at IS NULL GROUP BY kind) a USING (kind)
 """
 
 

@@ -163,6 +163,8 @@ class Renderers:
             except (grpc.aio.AioRpcError, DatabaseUnavailable) as error:
                 if renderer.ready:
                     log.warning("renderer is out of reach", kind=kind, address=address, error=_brief(error))
+            except Exception:
+                log.exception("watching a renderer failed, it is tried again", kind=kind, address=address)
             renderer.ready = False
             await asyncio.sleep(random.uniform(0.5, 1.5))  # noqa: S311  # spreads reconnects, keeps no secret
 

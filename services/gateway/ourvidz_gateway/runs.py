@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import parse
-from ourvidz_gateway.attempts import Attempts
+from ourvidz_gateway.attempts import CANCELLED_MESSAGE, Attempts
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import EventWriter, Progress
@@ -101,7 +101,7 @@ class RenderRun:
         self.claim = claim
         self._context = context
         self._session_id = context.session_id()
-        self._plan = RenderPlan.from_json(claim.request)
+        self._plan: RenderPlan
         self._begun = claim.accepted
         self._cancel = asyncio.Event()
         self._seen = 0
@@ -117,7 +117,13 @@ class RenderRun:
     async def run(self) -> Outcome:
         """Render and record how it ended; return that."""
         with self._context.feeds.owning(self.claim.job_id):
-            outcome = await self._render_in_time()
+            try:
+                self._plan = RenderPlan.from_json(self.claim.request)
+            except (KeyError, TypeError, ValueError):
+                log.exception("a job can't be read")
+                outcome: Outcome = Failed("UNREADABLE", "The job was stored by a version that this one can't read.")
+            else:
+                outcome = await self._render_in_time()
             await self.record(outcome)
         return outcome
 
@@ -232,13 +238,15 @@ class RenderRun:
         await heard(self._stop, stub)
 
     async def _stop(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> bool:
-        """Cancel the render at the renderer; return whether it heard."""
+        """Cancel the render at the renderer; return whether it heard, and not before the render was there."""
         try:
-            await stub.CancelRender(render_pb2.CancelRenderRequest(render_id=self.claim.render_id), timeout=5)
+            response = await stub.CancelRender(
+                render_pb2.CancelRenderRequest(render_id=self.claim.render_id), timeout=5
+            )
         except grpc.aio.AioRpcError as error:
             log.warning("cancelling did not reach the renderer", address=self.claim.address, error=error.details())
             return False
-        return True
+        return bool(response.state != render_pb2.CancelRenderResponse.STATE_UNKNOWN)
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
@@ -270,7 +278,7 @@ class RenderRun:
                 return await attempts.cancelled(
                     claim,
                     session_id,
-                    message="The job was cancelled.",
+                    message=CANCELLED_MESSAGE,
                     outputs=outputs,
                     result={"seed": self._plan.seed},
                 )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 
-from ourvidz_gateway.database import Database
+from ourvidz_gateway.database import COMMAND_TIMEOUT_S, Database
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import JobStage, Kind
 from ourvidz_gateway.queue import Claim
@@ -34,11 +34,28 @@ SELECT a.job_id FROM attempts a JOIN jobs j ON j.id = a.job_id
 WHERE a.session_id = $1 AND a.ended_at IS NULL AND j.cancel_requested_at IS NOT NULL
 """
 
+_AS_CLAIMS = """
+SELECT m.job_id, m.attempt, m.stage, m.kind, m.address, m.slot, m.accepted_at IS NOT NULL AS accepted,
+       j.user_id, j.job_type, j.request,
+       extract(epoch FROM j.deadline_at - now())::double precision AS remaining_s,
+       (SELECT max(e.sequence) FROM job_events e WHERE e.job_id = m.job_id) AS sequence
+FROM mine m JOIN jobs j ON j.id = m.job_id
+"""
+
+# Ours, but not run here: the answer to the claim or to the take-over was lost after it was committed.
+_ORPHANS = f"""
+WITH mine AS (
+  SELECT * FROM attempts
+  WHERE session_id = $1 AND ended_at IS NULL AND started_at < now() - make_interval(secs => $2) AND job_id <> ALL($3::uuid[])
+)
+{_AS_CLAIMS}
+"""
+
 _RELEASE = "UPDATE gateway_sessions SET ended_at = clock_timestamp(), lease_until = '-infinity' WHERE id = $1"
 
 # A session that was released is free at once. One that fell silent is dead only to a gateway that has itself been in
 # touch with the database for a whole lease: after an outage everybody gets the time to beat again.
-_TAKE_OVER = """
+_TAKE_OVER = f"""
 WITH dead AS (
   SELECT id FROM gateway_sessions s
   WHERE id <> $1 AND lease_until < clock_timestamp()
@@ -51,14 +68,17 @@ mine AS (
   UPDATE attempts SET session_id = $1 FROM dead WHERE attempts.session_id = dead.id AND attempts.ended_at IS NULL
   RETURNING attempts.*
 )
-SELECT m.job_id, m.attempt, m.stage, m.kind, m.address, m.slot, m.accepted_at IS NOT NULL AS accepted,
-       j.user_id, j.job_type, j.request,
-       extract(epoch FROM j.deadline_at - now())::double precision AS remaining_s,
-       (SELECT max(e.sequence) FROM job_events e WHERE e.job_id = m.job_id) AS sequence
-FROM mine m JOIN jobs j ON j.id = m.job_id
+{_AS_CLAIMS}
 """
 
-_FORGET = "DELETE FROM gateway_sessions WHERE ended_at < now() - interval '1 day'"
+# A session is kept while anything runs under it: it is what a successor finds the attempt by.
+_FORGET = """
+DELETE FROM gateway_sessions s WHERE ended_at < now() - interval '1 day'
+  AND NOT EXISTS (SELECT FROM attempts a WHERE a.session_id = s.id AND a.ended_at IS NULL)
+"""
+
+LOST_ANSWER_S = 1.5 * COMMAND_TIMEOUT_S
+"""An attempt that is older than this and not run here is not a claim whose answer is still on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,8 @@ class SessionCallbacks:
     """This job of ours is to be cancelled."""
     lost: Callable[[], object]
     """We were declared dead: all that we ran belongs to others."""
+    running: Callable[[], Collection[UUID]]
+    """The jobs that run here."""
 
 
 class Session:
@@ -86,8 +108,9 @@ class Session:
 
     async def begin(self) -> None:
         """Start a session; its id is new each time."""
-        self.id = uuid4()
-        await self._database.execute(_BEGIN, self.id, self._name, self._lease_s)
+        session_id = uuid4()
+        await self._database.execute(_BEGIN, session_id, self._name, self._lease_s)
+        self.id = session_id  # not before: what is claimed under a session that does not stand is nobody's
         await self._database.execute(_FORGET)
         self._in_touch_since = time.monotonic()
 
@@ -117,6 +140,10 @@ class Session:
         rows = await self._database.fetch(_TAKE_OVER, self.id, in_touch_s >= self._lease_s)
         if rows:
             log.warning("taking over from a gateway that is gone", attempts=len(rows))
+            self._callbacks.take_over([_claim_of(row) for row in rows])
+        rows = await self._database.fetch(_ORPHANS, self.id, LOST_ANSWER_S, list(self._callbacks.running()))
+        if rows:
+            log.warning("taking up attempts of ours that nobody runs", attempts=len(rows))
             self._callbacks.take_over([_claim_of(row) for row in rows])
 
 

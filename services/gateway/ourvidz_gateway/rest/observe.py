@@ -18,6 +18,9 @@ QUIET = frozenset({"/healthz", "/readyz"})
 """Probes come every few seconds, for ever: they are counted, and not logged."""
 
 
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
+
 class Observed:
     """An ASGI app with all of this around it."""
 
@@ -57,9 +60,9 @@ class Observed:
                 self._note(scope, status, perf_counter() - began)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        # The template, not the path: callers make up paths, and each label costs memory.
+        # The template, not the path: callers make up paths, and methods too, and each label costs memory.
         route = getattr(scope.get("route"), "path", UNKNOWN)
-        method = scope["method"] if route != UNKNOWN else UNKNOWN
+        method = scope["method"] if route != UNKNOWN and scope["method"] in METHODS else UNKNOWN
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
         if route not in QUIET:
