@@ -15,16 +15,9 @@ from ourvidz_gateway.gateway import Gateway, open_gateway
 from ourvidz_gateway.jobs import JobEvent, JobFilter, JobStage, JobState
 from support import fronts
 from support.jobs import Bench, new_job, painted_job
-from support.renderer import Renderer, ask, first_of, serving
+from support.renderer import Renderer, ask, first_of
 
 Open = Callable[..., AbstractAsyncContextManager[Gateway]]
-
-
-@pytest.fixture
-async def renderer(tmp_path) -> AsyncIterator[Renderer]:
-    async with serving(tmp_path) as renderer:
-        await renderer.ready()
-        yield renderer
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -18,7 +18,7 @@ from ourvidz_gateway.events import EventWriter, Progress, prune_steps
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.gateway import Gateway, open_gateway
 from ourvidz_gateway.jobs import JobEvent, JobFilter, JobStage, JobState, Kind, StepDetail
-from ourvidz_gateway.queue import Claim
+from ourvidz_gateway.queue import Claim, Queue
 from ourvidz_gateway.records import Records
 from ourvidz_gateway.rest.observe import Observed
 from ourvidz_gateway.sessions import Session, SessionCallbacks
@@ -26,17 +26,10 @@ from ourvidz_serving.server import StartError
 from ourvidz_serving.tracing import open_provider
 from support import fronts
 from support.jobs import Bench, painted_job
-from support.renderer import Renderer, serving
+from support.renderer import Renderer
 
 GATE = 4711
 """The advisory lock at which gated statements wait."""
-
-
-@pytest.fixture
-async def renderer(tmp_path) -> AsyncIterator[Renderer]:
-    async with serving(tmp_path) as renderer:
-        await renderer.ready()
-        yield renderer
 
 
 @pytest.fixture
@@ -49,14 +42,6 @@ async def gateway(dsn: str, database: Database, renderer: Renderer) -> AsyncIter
 async def ended(gateway: Gateway, job_id: UUID) -> JobEvent:
     async with asyncio.timeout(30):
         return [event async for event in gateway.watch("alice", job_id)][-1]
-
-
-async def running_job(bench: Bench, session_id: UUID) -> Claim:
-    await bench.add_slots()
-    await bench.add_job()
-    claim = await bench.claim(session_id)
-    assert claim
-    return claim
 
 
 async def begin(database: Database, *, running: tuple[UUID, ...] = ()) -> tuple[Session, list[Claim]]:
@@ -128,7 +113,7 @@ async def test_a_job_whose_withdrawal_was_rolled_back_is_still_claimed(dsn: str,
 
 async def test_a_job_that_is_cancelled_as_it_is_retried_ends(bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     await bench.database.execute("UPDATE jobs SET cancel_requested_at = now()")
 
     event = await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
@@ -142,7 +127,7 @@ async def test_a_job_that_is_cancelled_as_it_is_retried_ends(bench: Bench):
 
 async def test_waiting_for_another_attempt_takes_nothing_from_the_time_to_render(bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
     await bench.database.execute("UPDATE jobs SET deadline_at = deadline_at - interval '30 minutes'")
     await bench.database.execute("UPDATE queue SET enqueued_at = enqueued_at - interval '30 minutes'")
@@ -159,7 +144,7 @@ async def test_waiting_for_another_attempt_takes_nothing_from_the_time_to_render
 async def test_an_attempt_of_ours_that_nobody_runs_is_adopted(database: Database, bench: Bench):
     """The answer to a claim, or to a take-over, can be lost after it was committed."""
     session, taken = await begin(database)
-    claim = await running_job(bench, session.id)
+    claim = await bench.running_job(session.id)
     await session._beat()
     assert taken == [], "its answer may still be on the way"
     await database.execute("UPDATE attempts SET started_at = now() - interval '1 minute'")
@@ -171,7 +156,7 @@ async def test_an_attempt_of_ours_that_nobody_runs_is_adopted(database: Database
 
 async def test_an_attempt_that_runs_here_is_not_adopted(database: Database, bench: Bench):
     elsewhere = await bench.add_session()
-    claim = await running_job(bench, elsewhere)
+    claim = await bench.running_job(elsewhere)
     session, taken = await begin(database, running=(claim.job_id,))
     await database.execute("UPDATE attempts SET session_id = $1, started_at = now() - interval '1 minute'", session.id)
 
@@ -185,10 +170,12 @@ async def test_a_job_whose_claim_was_never_heard_of_completes(database: Database
     address = await bench.value("SELECT address FROM renderer_slots")
     session_id = await bench.value("SELECT id FROM gateway_sessions")
     job = painted_job()
-    await bench.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=1)
-    assert await bench.claim(session_id, address)
-
-    await database.execute("UPDATE attempts SET started_at = now() - interval '1 minute'")
+    # In one transaction, so that the gateway itself can't claim the job in between.
+    async with database.transaction() as connection:
+        queue = Queue(cast("Database", connection))
+        await queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=1)
+        assert await queue.claim(Kind.SDXL, [address], session_id)
+        await connection.execute("UPDATE attempts SET started_at = now() - interval '1 minute'")
 
     assert (await ended(gateway, job.id)).state == JobState.COMPLETED
     assert await bench.value("SELECT count(*) FROM renderer_slots WHERE job_id IS NOT NULL") == 0
@@ -196,7 +183,7 @@ async def test_a_job_whose_claim_was_never_heard_of_completes(database: Database
 
 async def test_what_ran_when_all_gateways_left_is_taken_over_days_later(database: Database, bench: Bench):
     left = await bench.add_session()
-    await running_job(bench, left)
+    await bench.running_job(left)
     await database.execute(
         "UPDATE gateway_sessions SET ended_at = now() - interval '3 days', lease_until = '-infinity'"
     )
@@ -233,7 +220,7 @@ async def test_a_value_that_no_column_takes_is_not_an_absent_database(database: 
 
 async def test_progress_that_can_not_be_stored_holds_up_nothing(database: Database, bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     shown: list[JobEvent] = []
     writer = EventWriter(database, lambda: session_id, shown.extend)
 
@@ -246,7 +233,7 @@ async def test_progress_that_can_not_be_stored_holds_up_nothing(database: Databa
 
 async def test_all_steps_of_ended_jobs_are_pruned_however_many(database: Database, bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     await database.execute(
         """INSERT INTO job_events (job_id, sequence, milestone, state, progress, attempt)
            SELECT $1, 2 + n, false, 'processing', 0, 1 FROM generate_series(1, 10001) n""",
@@ -281,7 +268,7 @@ class SlowAnswers(Database):
 
 async def test_a_watcher_that_comes_as_the_last_one_leaves_misses_nothing(database: Database, bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     slow = SlowAnswers(database)
     feeds = Feeds(slow)
     tail = asyncio.create_task(feeds.run())
@@ -310,7 +297,7 @@ async def test_a_job_ends_for_its_watchers_though_its_last_steps_were_lost_with_
     database: Database, bench: Bench
 ):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
     feeds = Feeds(database)
     tail = asyncio.create_task(feeds.run())
     writer = EventWriter(database, lambda: session_id, feeds.publish)

@@ -40,17 +40,9 @@ async def begin(database: Database, *, lease_s: float = 60.0, in_touch: bool = T
     return session, heard
 
 
-async def running_job(bench: Bench, session_id: UUID) -> Claim:
-    await bench.add_slots()
-    await bench.add_job()
-    claim = await bench.claim(session_id)
-    assert claim
-    return claim
-
-
 async def test_a_silent_gateways_attempt_goes_on_elsewhere_under_the_same_name(database, bench: Bench):
     dead = await bench.add_session(lease=SILENT)
-    claim = await running_job(bench, dead)
+    claim = await bench.running_job(dead)
     await bench.attempts.begun(claim, dead)
 
     session, heard = await begin(database)
@@ -66,7 +58,7 @@ async def test_a_silent_gateways_attempt_goes_on_elsewhere_under_the_same_name(d
 
 async def test_a_living_gateway_is_left_alone(database, bench: Bench):
     alive = await bench.add_session()
-    await running_job(bench, alive)
+    await bench.running_job(alive)
 
     session, heard = await begin(database)
     await session._beat()
@@ -76,7 +68,7 @@ async def test_a_living_gateway_is_left_alone(database, bench: Bench):
 
 async def test_nobody_takes_over_before_having_been_in_touch_for_a_whole_lease(database, bench: Bench):
     dead = await bench.add_session(lease=SILENT)
-    await running_job(bench, dead)
+    await bench.running_job(dead)
 
     session, heard = await begin(database, in_touch=False)
     await session._beat()
@@ -89,7 +81,7 @@ async def test_nobody_takes_over_before_having_been_in_touch_for_a_whole_lease(d
 
 async def test_what_a_leaving_gateway_runs_is_taken_over_at_once(database, bench: Bench):
     leaving, _ = await begin(database)
-    await running_job(bench, leaving.id)
+    await bench.running_job(leaving.id)
     await leaving.release()
 
     session, heard = await begin(database, in_touch=False)
@@ -100,7 +92,7 @@ async def test_what_a_leaving_gateway_runs_is_taken_over_at_once(database, bench
 
 async def test_two_successors_share_nothing(database, bench: Bench):
     dead = await bench.add_session(lease=SILENT)
-    await running_job(bench, dead)
+    await bench.running_job(dead)
 
     (first, heard_first), (second, heard_second) = await begin(database), await begin(database)
     await first._beat()
@@ -111,7 +103,7 @@ async def test_two_successors_share_nothing(database, bench: Bench):
 
 async def test_a_ghost_changes_nothing(database, bench: Bench):
     ghost = await bench.add_session(lease=SILENT)
-    claim = await running_job(bench, ghost)
+    claim = await bench.running_job(ghost)
     successor, _ = await begin(database)
     await successor._beat()
     before = await bench.value("SELECT count(*) FROM job_events")
@@ -134,7 +126,7 @@ async def test_a_ghost_changes_nothing(database, bench: Bench):
 
 async def test_a_gateway_that_was_declared_dead_starts_anew(database, bench: Bench):
     ghost, heard = await begin(database)
-    await running_job(bench, ghost.id)
+    await bench.running_job(ghost.id)
     await database.execute("UPDATE gateway_sessions SET lease_until = now() - interval '1 second'")
     successor, _ = await begin(database)
     await successor._beat()
@@ -150,7 +142,7 @@ async def test_a_gateway_that_was_declared_dead_starts_anew(database, bench: Ben
 
 async def test_a_late_gateway_that_nobody_declared_dead_goes_on(database, bench: Bench):
     session, heard = await begin(database)
-    await running_job(bench, session.id)
+    await bench.running_job(session.id)
     await database.execute("UPDATE gateway_sessions SET lease_until = now() - interval '1 minute'")
 
     await session._beat()
@@ -161,7 +153,7 @@ async def test_a_late_gateway_that_nobody_declared_dead_goes_on(database, bench:
 
 async def test_a_beat_finds_jobs_that_are_to_be_cancelled(database, bench: Bench):
     session, heard = await begin(database)
-    claim = await running_job(bench, session.id)
+    claim = await bench.running_job(session.id)
     await database.execute("UPDATE jobs SET cancel_requested_at = now()")
 
     await session._beat()
@@ -171,7 +163,7 @@ async def test_a_beat_finds_jobs_that_are_to_be_cancelled(database, bench: Bench
 
 async def test_an_attempt_ends_once(database, bench: Bench):
     session_id = await bench.add_session()
-    claim = await running_job(bench, session_id)
+    claim = await bench.running_job(session_id)
 
     assert await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
 

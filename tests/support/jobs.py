@@ -59,6 +59,14 @@ class Bench:
         claimed = await self.queue.claim(Kind.SDXL, addresses or [ADDRESS], session_id)
         return claimed[0] if claimed else None
 
+    async def running_job(self, session_id: UUID) -> Claim:
+        """A job that has been claimed, for the one slot there is."""
+        await self.add_slots()
+        await self.add_job()
+        claim = await self.claim(session_id)
+        assert claim
+        return claim
+
     async def value(self, query: str, *args: Any) -> Any:
         """The first value of the first row."""
         row = await self.database.fetchrow(query, *args)
