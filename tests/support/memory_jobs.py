@@ -109,7 +109,9 @@ class MemoryJobs:
         try:
             seen = 0
             while True:
-                for event in record.events[seen:]:
+                # Not over a copy: while an event is on its way, more may happen, the end included.
+                while seen < len(record.events):
+                    event = record.events[seen]
                     seen += 1
                     if event.sequence > after:
                         yield event
