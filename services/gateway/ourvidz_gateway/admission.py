@@ -113,7 +113,7 @@ def admit(
         id=uuid4(),
         user_id=user_id,
         job_type=job_type.name,
-        kind=job_type.first_kind,
+        kind=plan.kind_of(plan.stages[0]),
         request=plan.to_json(),
         metadata=_as_kept(metadata, prompt, negative_prompt),
         credits=price,

@@ -37,7 +37,7 @@ class BacklogView:
     async def status(self) -> list[QueueStatus]:
         """Return all queues."""
         await self._refresh()
-        return [self._status(kind, self._counted.get(kind, EMPTY)) for kind in Kind]
+        return [self._status(kind, self._counted.get(kind, EMPTY)) for kind in Kind if kind is not Kind.FETCHER]
 
     def _status(self, kind: Kind, backlog: Backlog) -> QueueStatus:
         return QueueStatus(

@@ -84,8 +84,8 @@ class JobType:
     recipe: Recipe
 
     def __post_init__(self) -> None:
-        if self.kind is Kind.ENHANCER:
-            raise ValueError("kind must be 'sdxl' or 'wan': the enhancer makes no outputs")
+        if self.kind not in (Kind.SDXL, Kind.WAN):
+            raise ValueError("kind must be 'sdxl' or 'wan': only renderers make outputs")
         if self.supports_frames and not self.is_clip:
             raise ValueError("supports_frames needs a recipe with frame_count and duration_s")
         if self.supports_reference and self.is_clip:
@@ -97,11 +97,6 @@ class JobType:
     def is_clip(self) -> bool:
         """Whether it makes a clip rather than still images."""
         return self.recipe.frame_count is not None
-
-    @property
-    def first_kind(self) -> Kind:
-        """The resource that a job of this type waits for first."""
-        return Kind.ENHANCER if self.enhanced else self.kind
 
     @property
     def supports_counts(self) -> bool:

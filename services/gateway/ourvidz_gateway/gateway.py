@@ -24,7 +24,6 @@ from ourvidz_gateway.jobs import (
     Job,
     JobEvent,
     JobFilter,
-    JobStage,
     JobState,
     NewJob,
     QueueStatus,
@@ -78,8 +77,7 @@ class Gateway:
             if before := await self._accepted_before(job):
                 return before
             raise QueueFull(f"{depth} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
-        stages = [JobStage.ENHANCING, JobStage.RENDERING] if plan.enhanced else [JobStage.RENDERING]
-        created_at = await self._queue.accept(job, renderer=plan.kind, stages=stages, cost=plan.cost)
+        created_at = await self._queue.accept(job, renderer=plan.kind, stages=plan.stages, cost=plan.cost)
         if created_at is None:
             before = await self._accepted_before(job)
             # The key can only have gone in between if it was a day old at this very moment.

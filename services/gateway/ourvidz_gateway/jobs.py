@@ -40,6 +40,8 @@ class Kind(StrEnum):
     SDXL = "sdxl"
     WAN = "wan"
     ENHANCER = "enhancer"
+    FETCHER = "fetcher"
+    """A gateway itself, which fetches reference pictures."""
 
     @property
     def queue(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any, Self
 from uuid import UUID
 
@@ -13,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_gateway.catalog import Sampler
-from ourvidz_gateway.jobs import Kind
+from ourvidz_gateway.jobs import JobStage, Kind
 
 KEEP = timedelta(seconds=60)
 """How long a renderer goes on for a gateway that is gone, so that its successor can attach."""
@@ -23,6 +25,60 @@ _SAMPLERS = {
     Sampler.EULER: render_pb2.SAMPLER_EULER,
     Sampler.UNIPC: render_pb2.SAMPLER_UNIPC,
 }
+
+
+class ReferenceRole(StrEnum):
+    """What a reference picture is for."""
+
+    IMAGE = "image"
+    """Still images follow it."""
+    START_FRAME = "start_frame"
+    """A clip starts with it."""
+    END_FRAME = "end_frame"
+    """A clip ends with it."""
+
+
+class ReferenceType(StrEnum):
+    """In what still images follow their reference picture."""
+
+    STYLE = "style"
+    COMPOSITION = "composition"
+    CHARACTER = "character"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReference:
+    """A reference picture that was fetched and checked, as it lies in object storage."""
+
+    bucket: str
+    key: str
+    sha256: str
+    """Of the object's bytes, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One reference picture of a job: where it comes from and, once it was fetched, where it lies."""
+
+    role: ReferenceRole
+    url: str
+    """The URL as the user gave it."""
+    upload_id: str | None = None
+    """The id of the user's own upload that the URL names; None where the URL must be downloaded."""
+    stored: StoredReference | None = None
+    """None until it was fetched, and for good if that failed: then the job is rendered without it."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `dataclasses.asdict` wrote."""
+        stored = values["stored"]
+        return cls(
+            **{
+                **values,
+                "role": ReferenceRole(values["role"]),
+                "stored": None if stored is None else StoredReference(**stored),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +111,33 @@ class RenderPlan:
     """What one output may weigh at most."""
     deadline_s: int
     """Seconds of rendering, over all attempts, after which the job is stopped."""
+    references: tuple[Reference, ...] = ()
+    """The pictures that it follows, at most one of each role."""
+    reference_type: ReferenceType = ReferenceType.STYLE
+    """In what still images follow their picture."""
+    reference_strength: float = 0.5
+    """How closely, 0.0 to 1.0; 1.0 is closest to the picture."""
+    enhanced_prompt: str = ""
+    """What the enhancer made of `prompt`; empty before, and for jobs that are not enhanced."""
+
+    @property
+    def stages(self) -> list[JobStage]:
+        """What has to be done, in order."""
+        return [
+            *([JobStage.FETCHING] if self.references else []),
+            *([JobStage.ENHANCING] if self.enhanced else []),
+            JobStage.RENDERING,
+        ]
+
+    def kind_of(self, stage: JobStage) -> Kind:
+        """Return the resource that a stage waits for."""
+        match stage:
+            case JobStage.FETCHING:
+                return Kind.FETCHER
+            case JobStage.ENHANCING:
+                return Kind.ENHANCER
+            case _:
+                return self.kind
 
     @property
     def cost(self) -> float:
@@ -63,12 +146,20 @@ class RenderPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {**asdict(self), "kind": self.kind.value, "sampler": self.sampler.value}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**{**values, "kind": Kind(values["kind"]), "sampler": Sampler(values["sampler"])})
+        return cls(
+            **{
+                **values,
+                "kind": Kind(values["kind"]),
+                "sampler": Sampler(values["sampler"]),
+                "references": tuple(Reference.from_json(each) for each in values["references"]),
+                "reference_type": ReferenceType(values["reference_type"]),
+            }
+        )
 
 
 def plan_to_request(
@@ -86,7 +177,7 @@ def plan_to_request(
         keep=_duration(KEEP),
     )
     sampling = render_pb2.Sampling(
-        prompt=plan.prompt,
+        prompt=plan.enhanced_prompt or plan.prompt,
         negative_prompt=plan.negative_prompt,
         step_count=plan.step_count,
         guidance_scale=plan.guidance_scale,

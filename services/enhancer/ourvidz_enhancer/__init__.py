@@ -1,0 +1,1 @@
+"""The enhancer: a server that rewrites prompts with a Qwen language model."""

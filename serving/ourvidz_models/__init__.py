@@ -1,0 +1,1 @@
+"""What every engine process shares that runs torch: devices and types, rules of loading, what to do when memory runs out."""
