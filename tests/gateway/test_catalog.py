@@ -80,11 +80,6 @@ def test_clips_have_83_frames_in_5_seconds_and_take_frames(name):
     assert job_type.supports_frames
 
 
-def test_enhanced_types_wait_for_the_enhancer_first():
-    catalog = load_catalog()
-
-
-
 def test_an_unknown_job_type_is_answered_with_the_valid_ones():
     with pytest.raises(UnknownJobType, match="Valid job types: clip"):
         Catalog.parse(CLIP, source="test").get("film")
