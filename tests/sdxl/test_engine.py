@@ -10,20 +10,16 @@ import torch
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_sdxl.engine import SdxlEngine
 from ourvidz_sdxl.sampling import make_scheduler
-from ourvidz_serving.rendering.engine import (
-    EngineInfo,
-    EngineMessage,
-    FrameMade,
+from ourvidz_serving.engines.engine import (
     InvalidForEngine,
     Loading,
     LoadSession,
     PeakMemory,
-    PreviewMade,
-    RenderCancelled,
-    StepDone,
+    TaskCancelled,
     Timed,
     Warned,
 )
+from ourvidz_serving.rendering.engine import EngineInfo, FrameMade, PreviewMade, RenderTask, StepDone
 from support.miniature import Told, ask, difference, engine_config, load_engine, render
 
 # The scheduler hands a tensor to NumPy 2 in a way that it will drop one day; that is diffusers' to change.
@@ -31,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 
 def test_loading_names_each_part_and_says_what_can_be_made(model_cache: Path) -> None:
-    told: list[EngineMessage] = []
+    told: list[object] = []
     info = SdxlEngine(engine_config(model_cache)).load(LoadSession(told.append))
     assert info == EngineInfo("miniature", "cpu", [(1024, 1024)], 6, 0, 200)
     assert told == [Loading("weights"), Loading("weights onto cpu")]
@@ -110,7 +106,7 @@ def test_half_precision_weights_make_the_same_picture_each_time(model_cache: Pat
 
 def test_every_step_is_reported_once_and_in_order(engine: SdxlEngine) -> None:
     told = Told()
-    engine.render(ask(images=2, steps=3), 7, told.session)
+    engine.run(RenderTask(ask(images=2, steps=3).SerializeToString(), 7), told.session)
     steps = [StepDone(step, 3, index, 2) for index in range(2) for step in (1, 2, 3)]
     assert told.of(StepDone) == steps
     order = [type(message) for message in told.messages if isinstance(message, StepDone | FrameMade)]
@@ -119,7 +115,7 @@ def test_every_step_is_reported_once_and_in_order(engine: SdxlEngine) -> None:
 
 def test_stages_and_peak_memory_are_reported(engine: SdxlEngine) -> None:
     told = Told()
-    engine.render(ask(), 7, told.session)
+    engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert [timed.stage for timed in told.of(Timed)] == ["text_encode", "denoise", "decode"]
     [peak] = told.of(PeakMemory)
     assert 10 * 1024**2 < peak.bytes < 1024**4
@@ -130,8 +126,8 @@ def test_a_cancel_ends_the_render_with_the_step_that_runs(engine: SdxlEngine, im
     last = StepDone(2, 4, image, 2)
     told = Told(cancel_when=lambda message: message == last)
     [expected] = render(engine, ask(steps=4))
-    with pytest.raises(RenderCancelled):
-        engine.render(ask(images=2, steps=4), 7, told.session)
+    with pytest.raises(TaskCancelled):
+        engine.run(RenderTask(ask(images=2, steps=4).SerializeToString(), 7), told.session)
     assert told.of(StepDone)[-1] == last
     assert len(told.of(FrameMade)) == image
     np.testing.assert_array_equal(render(engine, ask(steps=4))[0], expected)
@@ -139,21 +135,23 @@ def test_a_cancel_ends_the_render_with_the_step_that_runs(engine: SdxlEngine, im
 
 def test_a_cancel_after_the_last_step_spares_the_decode(engine: SdxlEngine) -> None:
     told = Told(cancel_when=lambda message: isinstance(message, Timed) and message.stage == "denoise")
-    with pytest.raises(RenderCancelled):
-        engine.render(ask(), 7, told.session)
+    with pytest.raises(TaskCancelled):
+        engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert not told.of(FrameMade)
 
 
 def test_a_cancel_while_an_image_is_decoded_starts_no_other(engine: SdxlEngine) -> None:
     told = Told(cancel_when=lambda message: isinstance(message, FrameMade))
-    with pytest.raises(RenderCancelled):
-        engine.render(ask(images=2), 7, told.session)
+    with pytest.raises(TaskCancelled):
+        engine.run(RenderTask(ask(images=2).SerializeToString(), 7), told.session)
     assert {step.image_index for step in told.of(StepDone)} == {0}
 
 
 def test_words_that_the_model_does_not_read_are_named(engine: SdxlEngine) -> None:
     told = Told()
-    engine.render(ask("fox " * 75 + "sunset lighthouse", negative="cat " * 75), 7, told.session)
+    engine.run(
+        RenderTask(ask("fox " * 75 + "sunset lighthouse", negative="cat " * 75).SerializeToString(), 7), told.session
+    )
     assert [warning.text for warning in told.of(Warned)] == [
         "The prompt is longer than the model reads (77 of 75 tokens); left out: “sunset lighthouse”"
     ]
@@ -161,7 +159,7 @@ def test_words_that_the_model_does_not_read_are_named(engine: SdxlEngine) -> Non
 
 def test_a_long_rest_is_shown_in_part(engine: SdxlEngine) -> None:
     told = Told()
-    engine.render(ask(negative="cat " * 175), 7, told.session)
+    engine.run(RenderTask(ask(negative="cat " * 175).SerializeToString(), 7), told.session)
     [warning] = told.of(Warned)
     assert warning.text.startswith("The negative prompt is longer than the model reads (175 of 75 tokens)")
     assert warning.text.endswith("cat cat…”")
@@ -176,8 +174,8 @@ def test_the_words_left_out_do_not_change_the_picture(engine: SdxlEngine) -> Non
 
 def test_previews_are_small_pictures_of_each_step_and_only_made_when_wanted(engine: SdxlEngine) -> None:
     told, without = Told(previews=True), Told()
-    engine.render(ask(steps=3), 7, told.session)
-    engine.render(ask(steps=3), 7, without.session)
+    engine.run(RenderTask(ask(steps=3).SerializeToString(), 7), told.session)
+    engine.run(RenderTask(ask(steps=3).SerializeToString(), 7), without.session)
     assert not without.of(PreviewMade)
     previews = told.of(PreviewMade)
     assert [(preview.image_index, preview.step) for preview in previews] == [(0, 1), (0, 2), (0, 3)]
@@ -191,7 +189,7 @@ def test_a_preview_keeps_the_shape_of_the_picture(engine: SdxlEngine) -> None:
     request = ask()
     request.images.width_px, request.images.height_px = 256, 128
     told = Told(previews=True)
-    engine.render(request, 7, told.session)
+    engine.run(RenderTask(request.SerializeToString(), 7), told.session)
     assert told.of(PreviewMade)[0].pixels.shape == (128, 256, 3)
     assert told.of(FrameMade)[0].pixels.shape == (128, 256, 3)
 
@@ -200,4 +198,4 @@ def test_a_reference_picture_is_refused(engine: SdxlEngine) -> None:
     request = ask()
     request.images.reference.source.inline = b"a picture"
     with pytest.raises(InvalidForEngine, match="no reference images"):
-        engine.render(request, 7, Told().session)
+        engine.run(RenderTask(request.SerializeToString(), 7), Told().session)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ourvidz_sdxl.engine import SdxlEngine
-from ourvidz_sdxl.loading import load_pipeline
-from ourvidz_serving.rendering.engine import ModelUnavailable
+from ourvidz_sdxl.loading import load_sdxl
+from ourvidz_serving.engines.engine import ModelUnavailable
 from support.miniature import ask, load_engine, render
 from support.single_file import write_single_file
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 def why_not(model: Path | str, *, config: Path | None = None) -> str:
     """Return why a model can't be loaded, which is one line."""
     with pytest.raises(ModelUnavailable) as caught:
-        load_pipeline(str(model), cache=Path("unused"), single_file_config=config, dtype=torch.float32)
+        load_sdxl(str(model), cache=Path("unused"), single_file_config=config, dtype=torch.float32)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -36,7 +36,7 @@ def copy(miniature: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def single_file(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("single") / "miniature.safetensors"
-    pipeline = load_pipeline(str(miniature), cache=Path("unused"), single_file_config=None, dtype=torch.float32)
+    pipeline = load_sdxl(str(miniature), cache=Path("unused"), single_file_config=None, dtype=torch.float32)
     write_single_file(pipeline, path)
     return path
 
@@ -50,7 +50,7 @@ def config(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_folder_is_loaded_with_weights_of_the_type_that_was_asked_for(miniature: Path, dtype: torch.dtype) -> None:
-    pipeline = load_pipeline(str(miniature), cache=Path("unused"), single_file_config=None, dtype=dtype)
+    pipeline = load_sdxl(str(miniature), cache=Path("unused"), single_file_config=None, dtype=dtype)
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
     assert [part.dtype for part in parts] == [dtype] * 4
     assert pipeline.watermark is None
@@ -58,7 +58,7 @@ def test_a_folder_is_loaded_with_weights_of_the_type_that_was_asked_for(miniatur
 
 def test_the_miniature_is_built_in_the_cache_and_taken_from_there(tmp_path: Path) -> None:
     for _ in range(2):
-        load_pipeline("miniature", cache=tmp_path, single_file_config=None, dtype=torch.float32)
+        load_sdxl("miniature", cache=tmp_path, single_file_config=None, dtype=torch.float32)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -70,7 +70,7 @@ def test_a_single_file_and_a_folder_make_the_same_picture(
 
 
 def test_a_single_file_is_loaded_with_weights_of_the_type_that_was_asked_for(single_file: Path, config: Path) -> None:
-    pipeline = load_pipeline(str(single_file), cache=Path("unused"), single_file_config=config, dtype=torch.bfloat16)
+    pipeline = load_sdxl(str(single_file), cache=Path("unused"), single_file_config=config, dtype=torch.bfloat16)
     assert {pipeline.unet.dtype, pipeline.vae.dtype, pipeline.text_encoder_2.dtype} == {torch.bfloat16}
 
 
@@ -127,13 +127,13 @@ def test_a_configuration_folder_that_is_not_there_is_named(single_file: Path, tm
 
 
 def test_a_folder_with_half_precision_files_alone_is_loaded(miniature: Path, tmp_path: Path) -> None:
-    whole = load_pipeline(str(miniature), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
+    whole = load_sdxl(str(miniature), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
     whole.save_pretrained(tmp_path, variant="fp16")
     assert [path.name for path in (tmp_path / "unet").glob("*.safetensors")] == [
         "diffusion_pytorch_model.fp16.safetensors"
     ]
 
-    half = load_pipeline(str(tmp_path), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
+    half = load_sdxl(str(tmp_path), cache=Path("unused"), single_file_config=None, dtype=torch.float16)
 
     assert half.unet.dtype == torch.float16
     assert torch.equal(half.unet.conv_in.weight, whole.unet.conv_in.weight)

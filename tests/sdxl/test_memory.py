@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ourvidz_sdxl.engine import SdxlEngine
-from ourvidz_serving.rendering.engine import EngineOutOfMemory, FrameMade, MemoryRung
+from ourvidz_serving.engines.engine import EngineOutOfMemory, MemoryRung
+from ourvidz_serving.rendering.engine import FrameMade, RenderTask
 from support.miniature import Told, ask, difference, load_engine, render
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -42,7 +43,7 @@ def test_a_decode_that_runs_out_of_memory_is_done_again_in_tiles(
     widths: list[int] = []
     vae.decoder.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[-1]))
     told = Told()
-    own_engine.render(ask(side=1024, steps=1), 7, told.session)
+    own_engine.run(RenderTask(ask(side=1024, steps=1).SerializeToString(), 7), told.session)
     assert told.of(MemoryRung) == [MemoryRung("vae_tiling")]
     [frame] = told.of(FrameMade)
     assert frame.pixels.shape == (1024, 1024, 3)
@@ -65,7 +66,7 @@ def test_a_rung_that_was_taken_is_still_named_by_the_next_render(
     run_out(monkeypatch, own_engine._pipeline.vae, "decode", when=lambda call: call == 1)
     render(own_engine, ask())
     told = Told()
-    own_engine.render(ask(), 7, told.session)
+    own_engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert told.of(MemoryRung) == [MemoryRung("vae_tiling")]
 
 
@@ -73,12 +74,12 @@ def test_past_the_last_rung_the_render_fails(monkeypatch: pytest.MonkeyPatch, ow
     calls = run_out(monkeypatch, own_engine._pipeline.vae, "decode", when=lambda _: True)
     told = Told()
     with pytest.raises(EngineOutOfMemory, match="everything that saves some was tried"):
-        own_engine.render(ask(), 7, told.session)
+        own_engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert not told.of(FrameMade)
     assert len(calls) == 2
 
 
 def test_with_enough_memory_no_rung_is_named(engine: SdxlEngine) -> None:
     told = Told()
-    engine.render(ask(), 7, told.session)
+    engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert not told.of(MemoryRung)

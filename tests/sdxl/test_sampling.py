@@ -7,7 +7,7 @@ from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPC
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_sdxl.sampling import make_scheduler
-from ourvidz_serving.rendering.engine import InvalidForEngine
+from ourvidz_serving.engines.engine import InvalidForEngine
 
 
 @pytest.fixture

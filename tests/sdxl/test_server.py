@@ -18,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
-from ourvidz_serving.rendering.engine import FrameMade, StepDone
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
+from ourvidz_serving.engines.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.engine import FrameMade, RenderTask, StepDone
 from ourvidz_serving.rendering.renderer import SERVICE
 from support.miniature import ask, engine_config, render
 
@@ -43,7 +43,7 @@ async def test_an_engine_in_a_process_of_its_own_makes_the_same_picture(engine, 
             assert not remote.error
             changed.clear()
             await changed.wait()
-        messages = [message async for message in remote.render(ask(), 7)]
+        messages = [message async for message in remote.run(RenderTask(ask().SerializeToString(), 7))]
     finally:
         await remote.stop()
     assert [message.step for message in messages if isinstance(message, StepDone)] == [1, 2]

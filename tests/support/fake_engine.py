@@ -15,16 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.engine import (
-    EngineInfo,
-    EngineOutOfMemory,
-    InvalidForEngine,
-    LoadSession,
-    ModelUnavailable,
-    Pixels,
-    RenderSession,
-)
+from ourvidz_serving.engines.engine import EngineOutOfMemory, InvalidForEngine, LoadSession, ModelUnavailable
+from ourvidz_serving.rendering.engine import EngineInfo, Pixels, RenderSession, RenderTask
 
 MODEL = "painter"
 SIZES = [(64, 48), (128, 48), (128, 96)]
@@ -41,8 +33,8 @@ class FakeEngine:
             raise ModelUnavailable("there are no weights")
         return EngineInfo(MODEL, "none", SIZES, 6, 0, 50)
 
-    def render(self, request: render_pb2.RenderRequest, seed: int, session: RenderSession) -> None:
-        images = request.images
+    def run(self, task: RenderTask, session: RenderSession) -> None:
+        images, seed = task.request.images, task.seed
         words = images.sampling.prompt.split()
         self._fail(words)
         session.warn("painted, not rendered")

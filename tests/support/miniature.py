@@ -13,9 +13,10 @@ import pytest
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_miniature.sdxl import ensure_miniature_sdxl
 from ourvidz_sdxl.engine import SdxlEngine
-from ourvidz_serving.rendering.engine import EngineMessage, FrameMade, LoadSession, Pixels, RenderSession
+from ourvidz_serving.engines.engine import LoadSession
+from ourvidz_serving.rendering.engine import FrameMade, Pixels, RenderSession, RenderTask
 
-Message = TypeVar("Message", bound=EngineMessage)
+Message = TypeVar("Message", bound=object)
 
 SIDE = 256
 """A server takes only what its engine offers, 1024; the engine itself draws smaller ones as well, and much sooner."""
@@ -73,10 +74,8 @@ def ask(
 class Told:
     """What an engine says during one render; `cancel_when` picks the message after which it is told to stop."""
 
-    def __init__(
-        self, *, previews: bool = False, cancel_when: Callable[[EngineMessage], bool] = lambda _: False
-    ) -> None:
-        self.messages: list[EngineMessage] = []
+    def __init__(self, *, previews: bool = False, cancel_when: Callable[[object], bool] = lambda _: False) -> None:
+        self.messages: list[object] = []
         self._cancel_when = cancel_when
         self._cancel = threading.Event()
         self.session = RenderSession(self._take, self._cancel, wants_previews=previews)
@@ -84,7 +83,7 @@ class Told:
     def of(self, kind: type[Message]) -> list[Message]:
         return [message for message in self.messages if isinstance(message, kind)]
 
-    def _take(self, message: EngineMessage) -> None:
+    def _take(self, message: object) -> None:
         self.messages.append(message)
         if self._cancel_when(message):
             self._cancel.set()
@@ -93,7 +92,7 @@ class Told:
 def render(engine: SdxlEngine, request: render_pb2.RenderRequest, seed: int = 7) -> list[Pixels]:
     """Return the pictures of a render, which must come in order."""
     told = Told()
-    engine.render(request, seed, told.session)
+    engine.run(RenderTask(request.SerializeToString(), seed), told.session)
     frames = told.of(FrameMade)
     assert [frame.output_index for frame in frames] == list(range(request.images.image_count))
     return [frame.pixels for frame in frames]

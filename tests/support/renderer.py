@@ -13,8 +13,8 @@ import grpc
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import ParsedError, parse
+from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.policy import RenderPolicy
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.renderer import SERVICE
 from ourvidz_serving.rendering.renders import Renders
 from ourvidz_serving.rendering.servicer import RenderServicer

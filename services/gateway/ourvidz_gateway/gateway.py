@@ -24,6 +24,7 @@ from ourvidz_gateway.jobs import (
     Job,
     JobEvent,
     JobFilter,
+    JobStage,
     JobState,
     NewJob,
     QueueStatus,

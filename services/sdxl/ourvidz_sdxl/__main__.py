@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ourvidz_sdxl.settings import SdxlSettings
 from ourvidz_serving import logs
-from ourvidz_serving.rendering.process import EngineProcess
+from ourvidz_serving.engines.process import EngineProcess
+from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.renderer import serve_renderer
 from ourvidz_serving.server import run
 from ourvidz_serving.settings import load
@@ -16,7 +17,7 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
 
     async def serve() -> None:
-        engine = EngineProcess("ourvidz_sdxl.engine:SdxlEngine", settings.engine_config())
+        engine: EngineProcess[EngineInfo] = EngineProcess("ourvidz_sdxl.engine:SdxlEngine", settings.engine_config())
         await serve_renderer(settings, engine, kind="sdxl", buckets=settings.buckets)
 
     run(serve)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +10,21 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
-import transformers
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_sdxl.loading import load_pipeline
-from ourvidz_sdxl.memory import MemoryLadder
+from ourvidz_models.devices import choose_device, choose_dtype, peak_memory, prepare, reset_peak_memory, synchronize
+from ourvidz_models.loading import load_errors, shown_name
+from ourvidz_models.memory import MemoryLadder, Rung
+from ourvidz_models.previews import latent_preview
+from ourvidz_models.timing import timed
+from ourvidz_sdxl.loading import load_sdxl
 from ourvidz_sdxl.sampling import make_scheduler
-from ourvidz_serving.rendering.engine import EngineInfo, InvalidForEngine, LoadSession, Pixels, RenderSession
+from ourvidz_serving.engines.engine import InvalidForEngine, LoadSession
+from ourvidz_serving.rendering.engine import EngineInfo, Pixels, RenderSession, RenderTask
 
 SIZE = (1024, 1024)
 MAX_IMAGES = 6
 MAX_STEPS = 200
-PREVIEW_PX = 256
 SEEDS = 2**32
 
 
@@ -39,41 +39,35 @@ class _Embeddings:
 
 
 class SdxlEngine:
-    """Implements `ourvidz_serving.rendering.engine.Engine`. `config` is `SdxlSettings.engine_config()`."""
+    """Implements `ourvidz_serving.engines.engine.Engine`. `config` is `SdxlSettings.engine_config()`."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
-        self._device = torch.device(_choose_device(config["device"]))
+        self._device = choose_device(config["device"])
         self._pipeline: Any = None
         self._scheduler_config: Any = None
         self._ladder: MemoryLadder | None = None
 
     def load(self, session: LoadSession) -> EngineInfo:
         """Load the pipeline onto the device. Raises `ModelUnavailable`."""
-        # What the libraries would print is either in our own progress and warnings or of no use to an operator. They
-        # import most of themselves when it is first used, that is, after this.
-        diffusers.utils.logging.set_verbosity_error()
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
         config = self._config
-        if config["threads"]:
-            torch.set_num_threads(config["threads"])
+        prepare(config)
         session.loading("weights")
-        pipeline = load_pipeline(
+        pipeline = load_sdxl(
             config["model"],
             cache=Path(config["model_cache"]),
             single_file_config=Path(config["single_file_config"]) if config["single_file_config"] else None,
-            dtype=_choose_dtype(config["dtype"], self._device),
+            dtype=choose_dtype(config["dtype"], self._device),
         )
         session.loading(f"weights onto {self._device}")
-        pipeline.to(self._device)
+        with load_errors(config["model"]):
+            pipeline.to(self._device)
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline
         self._scheduler_config = pipeline.scheduler.config
-        self._ladder = MemoryLadder(pipeline, self._device)
+        self._ladder = MemoryLadder(_rungs(pipeline, self._device), self._device)
         return EngineInfo(
-            model=_shown_name(config["model"]),
+            model=shown_name(config["model"]),
             device=str(self._device),
             sizes=[SIZE],
             max_image_count=MAX_IMAGES,
@@ -82,28 +76,28 @@ class SdxlEngine:
         )
 
     @torch.inference_mode()
-    def render(self, request: render_pb2.RenderRequest, seed: int, session: RenderSession) -> None:
+    def run(self, task: RenderTask, session: RenderSession) -> None:
         """Render the images of a request, image i with the seed (seed + i) mod 2³²."""
-        images = request.images
+        images = task.request.images
         if images.HasField("reference"):
             raise InvalidForEngine("this renderer takes no reference images yet")
         assert self._ladder is not None  # noqa: S101  # the server renders only after `load` returned
-        self._reset_peak_memory()
+        reset_peak_memory(self._device)
         for warning in self._cut_warnings(images.sampling):
             session.warn(warning)
-        with _timed(session, "text_encode"):
+        with timed(session, "text_encode"):
             embeddings = self._ladder.run(lambda: self._encode(images.sampling))
         for index in range(images.image_count):
-            image = _Image(images, embeddings, index, (seed + index) % SEEDS)
-            with _timed(session, "denoise"):
+            image = _Image(images, embeddings, index, (task.seed + index) % SEEDS)
+            with timed(session, "denoise"):
                 latents = self._ladder.run(lambda image=image: self._denoise(image, session))  # type: ignore[misc]
             session.check()
-            with _timed(session, "decode"):
+            with timed(session, "decode"):
                 pixels = self._ladder.run(lambda latents=latents: self._decode(latents))  # type: ignore[misc]
             session.frame(index, pixels)
         if self._ladder.rung:
             session.memory_rung(self._ladder.rung)
-        session.peak_memory(self._peak_memory())
+        session.peak_memory(peak_memory(self._device))
 
     def _encode(self, sampling: render_pb2.Sampling) -> _Embeddings:
         embeddings = self._pipeline.encode_prompt(
@@ -121,13 +115,10 @@ class SdxlEngine:
         self._pipeline.scheduler = make_scheduler(sampling.sampler, self._scheduler_config)
 
         def on_step_end(_pipeline: Any, step: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
-            if self._device.type == "cuda":
-                # The GPU runs behind this loop. Waiting for it makes a step that is told one that is done, and lets a
-                # cancel stop the work itself.
-                torch.cuda.synchronize(self._device)
+            synchronize(self._device)
             session.step(step + 1, sampling.step_count, image.index, batch.image_count)
             if session.wants_previews:
-                session.preview(_preview(state["latents"]), image.index, step + 1)
+                session.preview(latent_preview(state["latents"][0]), image.index, step + 1)
             session.check()
             return state
 
@@ -179,15 +170,6 @@ class SdxlEngine:
                 shown = lost if len(lost) <= 200 else f"{lost[:200].rstrip()}…"
                 yield f"The {name} is longer than the model reads ({len(tokens)} of {room} tokens); left out: “{shown}”"
 
-    def _reset_peak_memory(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-
-    def _peak_memory(self) -> int:
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class _Image:
@@ -199,21 +181,22 @@ class _Image:
     seed: int
 
 
-def _choose_device(name: str) -> str:
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+def _rungs(pipeline: diffusers.StableDiffusionXLPipeline, device: torch.device) -> list[Rung]:
+    """Return what saves memory: decode in tiles, then keep idle parts off the GPU."""
+    rungs: list[Rung] = [("vae_tiling", lambda: _decode_in_tiles(pipeline.vae))]
+    if device.type == "cuda":
+        rungs.append(("model_cpu_offload", lambda: pipeline.enable_model_cpu_offload(device=device)))
+    return rungs
 
 
-def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    return dtypes[name]
+def _decode_in_tiles(vae: diffusers.AutoencoderKL) -> None:
+    """Let an autoencoder decode in overlapping tiles of half a picture's side, a quarter of its memory.
 
-
-def _shown_name(model: str) -> str:
-    """Return the model's name without the folders above it, which are the operator's own affair."""
-    path = Path(model).expanduser()
-    return path.name if path.exists() else model
+    By itself it would tile only what is larger than the pictures that it was trained on, and SDXL's are our largest.
+    """
+    vae.tile_sample_min_size //= 2
+    vae.tile_latent_min_size //= 2
+    vae.enable_tiling()
 
 
 def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
@@ -225,22 +208,3 @@ def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
     mean, std = (torch.tensor(each, device=latents.device, dtype=latents.dtype).view(shape) for each in (mean, std))
     unscaled = latents * std / config.scaling_factor + mean
     return unscaled  # noqa: RET504  # named for its type
-
-
-def _preview(latents: torch.Tensor) -> Pixels:
-    """Return a small picture of latents: three of their channels as colours, each stretched to its full range."""
-    colours = latents[0, :3].float()
-    low, high = colours.amin((1, 2), keepdim=True), colours.amax((1, 2), keepdim=True)
-    scaled = (colours - low) / (high - low).clamp(min=1e-6)
-    longer = max(scaled.shape[1:])
-    size = tuple(side * PREVIEW_PX // longer for side in scaled.shape[1:])
-    enlarged = torch.nn.functional.interpolate(scaled[None], size=size, mode="bilinear")[0]
-    pixels: Pixels = np.ascontiguousarray((enlarged * 255).byte().permute(1, 2, 0).cpu().numpy())
-    return pixels
-
-
-@contextmanager
-def _timed(session: RenderSession, stage: str) -> Iterator[None]:
-    begun = time.perf_counter()
-    yield
-    session.timing(stage, time.perf_counter() - begun)

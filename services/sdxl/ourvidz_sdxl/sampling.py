@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, UniPCMultistepScheduler
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.engine import InvalidForEngine
+from ourvidz_serving.engines.engine import InvalidForEngine
 
 
 def make_scheduler(sampler: render_pb2.Sampler.ValueType, config: Mapping[str, Any]) -> Any:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from ourvidz_serving.settings import Port, ServerSettings
+from ourvidz_serving.model_settings import ModelSettings
+from ourvidz_serving.settings import Port
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ourvidz" / "models"
-
-
-class SdxlSettings(ServerSettings):
+class SdxlSettings(ModelSettings):
     """The SDXL renderer's settings; storage has its own, `StorageSettings`."""
 
     model_config = SettingsConfigDict(env_prefix="OURVIDZ_SDXL_")
@@ -30,27 +26,10 @@ class SdxlSettings(ServerSettings):
         description="The model: miniature, a Hub name, a folder, or a single .safetensors file.",
         examples=["stabilityai/stable-diffusion-xl-base-1.0"],
     )
-    model_cache: Path = Field(
-        default_factory=_default_cache,
-        description="Folder that the miniature model is kept in once it is built.",
-        examples=["/var/cache/ourvidz/models"],
-    )
     single_file_config: Path | None = Field(
         None,
         description="Folder with the configuration of a single-file model; without it, the Hub is asked.",
         examples=["/models/sdxl-base-config"],
-    )
-    device: str = Field(
-        "auto",
-        min_length=1,
-        description="Where to render; auto is cuda if there is one, else cpu.",
-        examples=["cuda:1"],
-    )
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="Type of the weights; auto is bfloat16 on cuda and float32 on cpu.", examples=["bfloat16"]
-    )
-    threads: int | None = Field(
-        None, ge=1, description="Threads that torch may use on a CPU; its own choice if not set.", examples=[8]
     )
     buckets: Annotated[tuple[str, ...], NoDecode] = Field(
         ("sdxl-image-fast", "sdxl-image-high"),
@@ -67,10 +46,6 @@ class SdxlSettings(ServerSettings):
     def engine_config(self) -> dict[str, Any]:
         """Return what the engine must know, as plain data that crosses to its process."""
         return {
-            "model": self.model,
-            "model_cache": str(self.model_cache),
+            **super().engine_config(),
             "single_file_config": str(self.single_file_config) if self.single_file_config else None,
-            "device": self.device,
-            "dtype": self.dtype,
-            "threads": self.threads,
         }

@@ -22,6 +22,14 @@ Unavailable
 from __future__ import annotations
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.engine import (
+    EngineDied,
+    EngineError,
+    EngineFailed,
+    EngineNotReady,
+    EngineOutOfMemory,
+    InvalidForEngine,
+)
 from ourvidz_serving.errors import (
     Aborted,
     AlreadyExists,
@@ -32,14 +40,6 @@ from ourvidz_serving.errors import (
     NotFound,
     ServiceError,
     Unavailable,
-)
-from ourvidz_serving.rendering.engine import (
-    EngineDied,
-    EngineError,
-    EngineFailed,
-    EngineNotReady,
-    EngineOutOfMemory,
-    InvalidForEngine,
 )
 from ourvidz_serving.storage import InvalidKey, StoreError, StoreUnavailable
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ourvidz_serving.engines.process import EngineState
 from ourvidz_serving.errors import ServiceError
-from ourvidz_serving.rendering.process import EngineState
 
 STAGES = ("load", "text_encode", "denoise", "decode", "encode", "upload")
 """The stages that a render's time is told apart by, in the order in which they run."""

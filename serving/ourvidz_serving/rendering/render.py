@@ -11,25 +11,23 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.engine import EngineError, Loading, MemoryRung, PeakMemory, Timed, Warned
+from ourvidz_serving.engines.process import EngineProcess
 from ourvidz_serving.errors import Draining, Internal, ServiceError
 from ourvidz_serving.rendering.engine import (
-    EngineError,
+    EngineInfo,
     FrameMade,
-    Loading,
-    MemoryRung,
-    PeakMemory,
     PreviewMade,
-    ProgressMessage,
+    ReferenceEngine,
+    RenderMessage,
+    RenderTask,
     StepDone,
-    Timed,
-    Warned,
 )
 from ourvidz_serving.rendering.errors import RenderFailedInEngine, RenderStopped, StorageUnavailable, from_engine
 from ourvidz_serving.rendering.events import EventLog
 from ourvidz_serving.rendering.manifest import request_sha256
 from ourvidz_serving.rendering.outputs import OutputWriter
 from ourvidz_serving.rendering.preview import encode_preview
-from ourvidz_serving.rendering.process import EngineProcess
 from ourvidz_serving.rendering.uploads import Uploads
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +48,7 @@ class Render:
         *,
         seed: int,
         model: str,
-        engine: EngineProcess,
+        engine: EngineProcess[EngineInfo],
         uploads: Uploads,
         on_engine_free: Callable[[], None],
         on_end: Callable[[Render], None],
@@ -79,6 +77,7 @@ class Render:
         )
         self._warnings: list[str] = []
         self._memory_rung = ""
+        self._reference_engine = ""
         self._progress: StepDone | None = None
         self._started = time.monotonic()
         self._stop_reason: ServiceError | None = None
@@ -182,6 +181,7 @@ class Render:
             timings=[_timing(stage, seconds) for stage, seconds in self.seconds.items()],
             peak_memory_bytes=self.peak_memory_bytes,
             memory_rung=self._memory_rung,
+            reference_engine=self._reference_engine,
             model=self._model,
         )
         await self._writer.seal(finished, self.events.next_index)
@@ -192,9 +192,10 @@ class Render:
         if self._stop_reason is not None:
             return
         self._in_engine = True
+        task = RenderTask(self.request.SerializeToString(), self._seed)
         try:
             # Leaving early, for whatever reason, stops the engine and waits for it.
-            async with aclosing(self._engine.render(self.request, self._seed)) as messages:
+            async with aclosing(self._engine.run(task)) as messages:
                 async for message in messages:
                     await self._take(message)
         # A render that was told to stop ends for that reason, however its engine took it.
@@ -207,7 +208,7 @@ class Render:
         finally:
             self._in_engine = False
 
-    async def _take(self, message: ProgressMessage) -> None:
+    async def _take(self, message: RenderMessage) -> None:
         match message:
             case Loading(part):
                 self.events.add(render_pb2.RenderResponse(loading=render_pb2.Loading(part=part)))
@@ -230,6 +231,8 @@ class Render:
                 self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
             case MemoryRung(name):
                 self._memory_rung = name
+            case ReferenceEngine(name):
+                self._reference_engine = name
 
     def _tell_uploading(self, index: int) -> None:
         uploading = render_pb2.Uploading(output_index=index, output_count=self.request.images.image_count)

@@ -8,8 +8,9 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ourvidz.api.render.v1 import render_pb2_grpc
+from ourvidz_serving.engines.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.policy import RenderPolicy
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.servicer import RenderServicer
 from ourvidz_serving.server import Server
 from ourvidz_serving.settings import ServerSettings, load
@@ -36,7 +37,7 @@ class RenderSettings(BaseSettings):
 
 
 async def serve_renderer(
-    settings: ServerSettings, engine: EngineProcess, *, kind: str, buckets: Collection[str]
+    settings: ServerSettings, engine: EngineProcess[EngineInfo], *, kind: str, buckets: Collection[str]
 ) -> None:
     """Serve an engine until the process is told to stop; starts and stops the engine, too.
 

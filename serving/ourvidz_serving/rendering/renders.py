@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import Busy, Draining, ServiceError
+from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.errors import (
     LOADING_RETRY_S,
     ModelNotLoaded,
@@ -21,7 +23,6 @@ from ourvidz_serving.rendering.errors import (
 from ourvidz_serving.rendering.manifest import read_manifest, request_sha256
 from ourvidz_serving.rendering.metrics import RenderMetrics
 from ourvidz_serving.rendering.policy import RenderPolicy
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.render import Render
 from ourvidz_serving.rendering.uploads import Uploads
 from ourvidz_serving.rendering.validation import check_limits
@@ -54,7 +55,9 @@ class Renders:
     and after a restart, only the manifest among the outputs tells that a render took place.
     """
 
-    def __init__(self, engine: EngineProcess, store: ObjectStore, policy: RenderPolicy, metrics: RenderMetrics) -> None:
+    def __init__(
+        self, engine: EngineProcess[EngineInfo], store: ObjectStore, policy: RenderPolicy, metrics: RenderMetrics
+    ) -> None:
         self.draining = False
         self._engine = engine
         self._store = store

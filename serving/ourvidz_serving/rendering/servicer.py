@@ -12,11 +12,12 @@ from grpc_status import rpc_status
 from prometheus_client import CollectorRegistry
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
+from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import to_status
+from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.errors import RenderStopped
 from ourvidz_serving.rendering.metrics import RenderMetrics
 from ourvidz_serving.rendering.policy import RenderPolicy
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.renders import SLOT_COUNT, Renders
 from ourvidz_serving.rendering.validation import check_render_id, check_request
 from ourvidz_serving.storage import ObjectStore
@@ -39,7 +40,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
 
     def __init__(
         self,
-        engine: EngineProcess,
+        engine: EngineProcess[EngineInfo],
         store: ObjectStore,
         *,
         kind: str,

@@ -20,7 +20,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 PROGRAM = f"""
 import sys
-from ourvidz_serving.rendering.process import EngineProcess
+from ourvidz_serving.engines.process import EngineProcess
 from ourvidz_serving.rendering.renderer import serve_renderer
 from ourvidz_serving.server import run
 from ourvidz_serving.settings import ServerSettings, load

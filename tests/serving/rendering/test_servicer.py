@@ -16,8 +16,8 @@ from grpc import StatusCode
 from PIL import Image
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.process import EngineState
 from ourvidz_serving.rendering.policy import RenderPolicy
-from ourvidz_serving.rendering.process import EngineState
 from support.fake_engine import MODEL, paint
 from support.renderer import BUCKET, Renderer, ask, failure_of, first_of, serving
 

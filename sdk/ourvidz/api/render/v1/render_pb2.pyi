@@ -665,12 +665,15 @@ class Finished(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_RUNG_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    REFERENCE_ENGINE_FIELD_NUMBER: _builtins.int
     peak_memory_bytes: _builtins.int
     """The most GPU memory in use at once, in bytes; the process's own memory where there is no GPU."""
     memory_rung: _builtins.str
     """The rung of the out-of-memory ladder that was needed, for example `vae_tiling`. Empty: none."""
     model: _builtins.str
     """The model that rendered, as configured."""
+    reference_engine: _builtins.str
+    """How the reference pictures acted: `img2img`, `ip_adapter` or `vace`. Empty: there were none."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Output]:
         """The outputs in order."""
@@ -692,10 +695,11 @@ class Finished(_message.Message):
         peak_memory_bytes: _builtins.int = ...,
         memory_rung: _builtins.str = ...,
         model: _builtins.str = ...,
+        reference_engine: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_rung", b"memory_rung", "model", b"model", "outputs", b"outputs", "peak_memory_bytes", b"peak_memory_bytes", "timings", b"timings", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_rung", b"memory_rung", "model", b"model", "outputs", b"outputs", "peak_memory_bytes", b"peak_memory_bytes", "reference_engine", b"reference_engine", "timings", b"timings", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -770,7 +774,7 @@ class StageTiming(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage: `load`, `text_encode`, `denoise`, `decode`, `encode` or `upload`."""
+    """The stage: `load`, `text_encode`, `reference_encode`, `denoise`, `decode`, `encode` or `upload`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """The time spent in it, summed over the outputs. Stages overlap, so the sum may exceed the render's wall time."""

@@ -1,4 +1,4 @@
-"""The server's side of its engine: a child process that is loaded, watched, told what to render, and replaced."""
+"""The server's side of its engine: a child process that is loaded, watched, told what to do, and replaced."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
-from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.channel import AsyncChannel, StartEngine, StartRender, StopRender
-from ourvidz_serving.rendering.engine import (
+from ourvidz_serving.engines.channel import AsyncChannel, StartEngine, StartTask, StopTask
+from ourvidz_serving.engines.engine import (
     EndMessage,
     EngineDied,
     EngineError,
     EngineFailed,
-    EngineInfo,
-    EngineMessage,
     EngineNotReady,
     EngineOutOfMemory,
     InvalidForEngine,
     Loaded,
     LoadFailed,
     ModelUnavailable,
-    ProgressMessage,
-    RenderCancelledEvent,
-    RenderDone,
-    RenderFailed,
-    RenderWasCancelled,
+    Task,
+    TaskCancelledEvent,
+    TaskDone,
+    TaskFailed,
+    TaskWasCancelled,
 )
 
 _log = structlog.get_logger(__name__)
+
+Info = TypeVar("Info")
+"""What a service's engine says of itself when it is loaded."""
 
 _EXIT_GRACE_S = 5.0
 """How long a child may take to leave by itself; it has nothing to save."""
@@ -54,7 +54,7 @@ class EngineState(StrEnum):
     """Loading failed, and is tried again."""
 
 
-class EngineProcess:
+class EngineProcess(Generic[Info]):
     """One engine in a child process, which is started again whenever it ends.
 
     A child that could not load is started again after a pause that grows from `first_backoff_s` to `max_backoff_s`.
@@ -76,8 +76,8 @@ class EngineProcess:
         self.state = EngineState.LOADING
         self.error = ""
         """Why loading failed; empty unless the state is FAILED."""
-        self.info: EngineInfo | None = None
-        """What the engine can make; None until it was loaded once."""
+        self.info: Info | None = None
+        """What the engine is and can do; None until it was loaded once."""
         self.generation = 0
         """How many children were started."""
         self._start = StartEngine(factory, config, list(sys.path))
@@ -87,7 +87,7 @@ class EngineProcess:
         self._child: _Child | None = None
         self._run: _Run | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self._stopping_render: asyncio.Task[None] | None = None
+        self._stopping_task: asyncio.Task[None] | None = None
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback`, on the event loop, whenever `state`, `error` or `generation` changes."""
@@ -98,64 +98,64 @@ class EngineProcess:
         self._supervisor = asyncio.create_task(self._supervise(), name="engine-supervisor")
 
     async def stop(self) -> None:
-        """End the child. A render that runs ends with `EngineDied`."""
+        """End the child. A task that runs ends with `EngineDied`."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
             if not self._supervisor.cancelled():
                 self._supervisor.result()
-        if self._stopping_render is not None:
-            await self._stopping_render
+        if self._stopping_task is not None:
+            await self._stopping_task
 
-    async def render(self, request: render_pb2.RenderRequest, seed: int) -> AsyncGenerator[ProgressMessage, None]:
-        """Yield what the engine says about a render, as it says it; ends when all outputs were made.
+    async def run(self, task: Task) -> AsyncGenerator[Any, None]:
+        """Yield what the engine says about a task, as it says it; ends when the task is done.
 
-        One render at a time. A slow reader holds the engine back. Closing the iterator cancels the render and waits
+        One task at a time. A slow reader holds the engine back. Closing the iterator cancels the task and waits
         until it has ended: use `contextlib.aclosing`.
 
         Raises `EngineNotReady` before the first message; `InvalidForEngine`, `EngineOutOfMemory`, `EngineFailed`,
-        `EngineDied` or `RenderWasCancelled` after the last one.
+        `EngineDied` or `TaskWasCancelled` after the last one.
         """
         if self.state is not EngineState.READY or self._child is None:
             raise EngineNotReady(self.error or "the model is being loaded")
         if self._run is not None:
-            raise RuntimeError("an engine renders one request at a time")
+            raise RuntimeError("an engine does one task at a time")
         run = self._run = _Run()
-        self._child.channel.send(StartRender(request.SerializeToString(), seed, request.previews))
+        self._child.channel.send(StartTask(task))
         try:
             while (message := await run.get()) is not None:
                 yield message
         finally:
-            await self._stop_render(run)
+            await self._stop_task(run)
 
     async def cancel(self) -> None:
-        """Ask the engine to end the render that runs, if one does, and wait until it has ended.
+        """Ask the engine to end the task that runs, if one does, and wait until it has ended.
 
         An engine that takes longer than `cancel_grace_s` is killed and replaced.
         """
         if self._run is not None:
-            await self._stop_render(self._run)
+            await self._stop_task(self._run)
 
     async def replace(self, reason: str) -> None:
-        """Kill the child; a new one is started. A render that runs ends with `EngineDied`."""
+        """Kill the child; a new one is started. A task that runs ends with `EngineDied`."""
         if self._child is not None:
             _log.warning("engine replaced", reason=reason, generation=self.generation)
             self._child.kill()
 
-    async def _stop_render(self, run: _Run) -> None:
+    async def _stop_task(self, run: _Run) -> None:
         if run.ended.is_set():
             return
         if not run.cancelled:
             # A task of its own, shielded: whoever asked may be cancelled meanwhile, and the engine must still stop.
-            self._stopping_render = asyncio.create_task(self._end_render(run), name="engine-stop-render")
+            self._stopping_task = asyncio.create_task(self._end_task(run), name="engine-stop-task")
             await run.cancel()
-        if self._stopping_render is not None:
-            await asyncio.shield(self._stopping_render)
+        if self._stopping_task is not None:
+            await asyncio.shield(self._stopping_task)
 
-    async def _end_render(self, run: _Run) -> None:
+    async def _end_task(self, run: _Run) -> None:
         child = self._child
         if child is not None:
-            child.channel.send(StopRender())
+            child.channel.send(StopTask())
             try:
                 async with asyncio.timeout(self._cancel_grace_s):
                     await run.ended.wait()
@@ -192,10 +192,10 @@ class EngineProcess:
         self._change(self.state)
         try:
             while True:
-                message: EngineMessage = await child.channel.receive()
+                message = await child.channel.receive()
                 if isinstance(message, Loaded):
                     self.info = message.info
-                    _log.info("engine loaded", generation=self.generation, **_describe_info(message.info))
+                    _log.info("engine loaded", generation=self.generation, engine=repr(message.info))
                     return child
                 if isinstance(message, LoadFailed):
                     await child.end()
@@ -216,21 +216,21 @@ class EngineProcess:
         """Pass on what the child says until it has ended; return how it ended, for people."""
         try:
             while True:
-                message: EngineMessage = await child.channel.receive()
+                message = await child.channel.receive()
                 run = self._run
                 if run is None:
                     continue
-                if isinstance(message, ProgressMessage):
-                    await run.put(message)
-                elif isinstance(message, RenderFailed) and message.kind != "invalid_request":
-                    _log.error("render failed in the engine", error=message.message, traceback=message.detail)
-                    # Before the render is seen to end: who asks next must find that nothing is loaded.
+                if isinstance(message, TaskFailed) and message.kind != "invalid_request":
+                    _log.error("task failed in the engine", error=message.message, traceback=message.detail)
+                    # Before the task is seen to end: who asks next must find that nothing is loaded.
                     self._change(EngineState.LOADING)
                     await self._end_run(_outcome(message))
                     child.kill()
                     return await child.end()
-                elif isinstance(message, EndMessage):
+                if isinstance(message, EndMessage):
                     await self._end_run(_outcome(message))
+                else:
+                    await run.put(message)
         except EOFError:
             reason = f"the engine process {await child.end()}"
             _log.error("engine ended", reason=reason, generation=self.generation)
@@ -265,7 +265,7 @@ class _Child:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
-                    "ourvidz_serving.rendering.child",
+                    "ourvidz_serving.engines.child",
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -302,25 +302,25 @@ class _Child:
 
 
 class _Run:
-    """One render's messages on their way from the child to whoever reads them, a bounded number at a time."""
+    """One task's messages on their way from the child to whoever reads them, a bounded number at a time."""
 
     def __init__(self) -> None:
-        self._waiting: deque[ProgressMessage] = deque()
+        self._waiting: deque[object] = deque()
         self._changed = asyncio.Condition()
         self._error: EngineError | None = None
         self.cancelled = False
         self.ended = asyncio.Event()
 
-    async def put(self, message: ProgressMessage) -> None:
-        """Add a message once there is room; drop it if the render was cancelled."""
+    async def put(self, message: object) -> None:
+        """Add a message once there is room; drop it if the task was cancelled."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.cancelled or len(self._waiting) < _MESSAGES_IN_HAND)
             if not self.cancelled:
                 self._waiting.append(message)
                 self._changed.notify_all()
 
-    async def get(self) -> ProgressMessage | None:
-        """Return the next message, or None at a good end. Raises how the render ended otherwise."""
+    async def get(self) -> object | None:
+        """Return the next message, or None at a good end. Raises how the task ended otherwise."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting or self.ended.is_set())
             if self._waiting:
@@ -340,24 +340,20 @@ class _Run:
     async def end(self, error: EngineError | None) -> None:
         """Say that the child is done with it, and how."""
         async with self._changed:
-            self._error = RenderWasCancelled("the render was cancelled") if self.cancelled else error
+            self._error = TaskWasCancelled("it was cancelled") if self.cancelled else error
             self.ended.set()
             self._changed.notify_all()
 
 
 def _outcome(message: EndMessage) -> EngineError | None:
     match message:
-        case RenderDone():
+        case TaskDone():
             return None
-        case RenderCancelledEvent():
-            return RenderWasCancelled("the render was cancelled")
-        case RenderFailed(kind="invalid_request"):
+        case TaskCancelledEvent():
+            return TaskWasCancelled("it was cancelled")
+        case TaskFailed(kind="invalid_request"):
             return InvalidForEngine(message.message)
-        case RenderFailed(kind="out_of_memory"):
+        case TaskFailed(kind="out_of_memory"):
             return EngineOutOfMemory(message.message)
-        case RenderFailed():
+        case TaskFailed():
             return EngineFailed(message.message)
-
-
-def _describe_info(info: EngineInfo) -> dict[str, Any]:
-    return {"model": info.model, "device": info.device}

@@ -1,6 +1,6 @@
 """The engine process: what runs in the child that a server spawns for its engine.
 
-`python -m ourvidz_serving.rendering.child FD` speaks over the socket FD. It ends by itself when the server's end
+`python -m ourvidz_serving.engines.child FD` speaks over the socket FD. It ends by itself when the server's end
 closes, however the server ended, so that no engine ever outlives its server.
 """
 
@@ -16,9 +16,8 @@ import threading
 import traceback
 from dataclasses import dataclass, field
 
-from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.channel import BlockingChannel, StartEngine, StartRender, StopRender
-from ourvidz_serving.rendering.engine import (
+from ourvidz_serving.engines.channel import BlockingChannel, StartEngine, StartTask, StopTask
+from ourvidz_serving.engines.engine import (
     Engine,
     EngineFactory,
     EngineOutOfMemory,
@@ -27,34 +26,34 @@ from ourvidz_serving.rendering.engine import (
     LoadFailed,
     LoadSession,
     ModelUnavailable,
-    RenderCancelled,
-    RenderCancelledEvent,
-    RenderDone,
-    RenderFailed,
-    RenderSession,
+    Task,
+    TaskCancelled,
+    TaskCancelledEvent,
+    TaskDone,
+    TaskFailed,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """A render that was asked for, with the flag that stops it."""
+    """A task that was asked for, with the flag that stops it."""
 
-    start: StartRender
+    task: Task
     cancel: threading.Event = field(default_factory=threading.Event)
 
 
 def run(end: socket.socket) -> None:
-    """Load the engine and render what the server asks for, until the server closes its end or loading fails."""
+    """Load the engine and do what the server asks for, until the server closes its end or loading fails."""
     channel = BlockingChannel(end)
     start: StartEngine = channel.receive()
     sys.path[:] = start.module_path
     orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
-    # It must run while the engine loads and renders: cancelling and the server's end both arrive here.
+    # It must run while the engine loads and works: cancelling and the server's end both arrive here.
     threading.Thread(target=_listen, args=(channel, orders), name="engine-orders", daemon=True).start()
 
     engine = _load(start, channel)
     while engine is not None:
-        _render(engine, orders.get(), channel)
+        _work(engine, orders.get(), channel)
 
 
 def _listen(channel: BlockingChannel, orders: queue.SimpleQueue[_Order]) -> None:
@@ -63,10 +62,10 @@ def _listen(channel: BlockingChannel, orders: queue.SimpleQueue[_Order]) -> None
     try:
         while True:
             message = channel.receive()
-            if isinstance(message, StartRender):
-                running = _Order(message)
+            if isinstance(message, StartTask):
+                running = _Order(message.task)
                 orders.put(running)
-            elif isinstance(message, StopRender) and running is not None:
+            elif isinstance(message, StopTask) and running is not None:
                 running.cancel.set()
     except (EOFError, OSError):
         # Nothing here is worth saving and the engine's thread may be deep in a kernel, so we don't unwind it.
@@ -90,21 +89,20 @@ def _load(start: StartEngine, channel: BlockingChannel) -> Engine | None:
     return engine
 
 
-def _render(engine: Engine, order: _Order, channel: BlockingChannel) -> None:
-    """Run one render and say how it ended."""
-    session = RenderSession(channel.send, order.cancel, wants_previews=order.start.wants_previews)
+def _work(engine: Engine, order: _Order, channel: BlockingChannel) -> None:
+    """Do one task and say how it ended."""
     try:
-        engine.render(render_pb2.RenderRequest.FromString(order.start.request), order.start.seed, session)
-    except RenderCancelled:
-        channel.send(RenderCancelledEvent())
+        engine.run(order.task, order.task.open_session(channel.send, order.cancel))
+    except TaskCancelled:
+        channel.send(TaskCancelledEvent())
     except InvalidForEngine as error:
-        channel.send(RenderFailed("invalid_request", str(error)))
+        channel.send(TaskFailed("invalid_request", str(error)))
     except (EngineOutOfMemory, MemoryError) as error:
-        channel.send(RenderFailed("out_of_memory", str(error) or "memory ran out", traceback.format_exc()))
+        channel.send(TaskFailed("out_of_memory", str(error) or "memory ran out", traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 - whatever it is, the server must learn of it and logs it
-        channel.send(RenderFailed("engine_failed", _describe(error), traceback.format_exc()))
+        channel.send(TaskFailed("engine_failed", _describe(error), traceback.format_exc()))
     else:
-        channel.send(RenderDone())
+        channel.send(TaskDone())
 
 
 def _describe(error: Exception) -> str:
@@ -115,7 +113,7 @@ def _describe(error: Exception) -> str:
 
 def main() -> None:
     """Run over the socket whose number is the first argument."""
-    # The server decides when its engine ends: a signal for the whole group must not cost it a running render.
+    # The server decides when its engine ends: a signal for the whole group must not cost it a running task.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

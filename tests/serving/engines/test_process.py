@@ -16,24 +16,20 @@ import psutil
 import pytest
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.engine import (
+from ourvidz_serving.engines.engine import (
     EngineDied,
     EngineFailed,
-    EngineInfo,
     EngineNotReady,
     EngineOutOfMemory,
-    FrameMade,
     InvalidForEngine,
     MemoryRung,
     PeakMemory,
-    PreviewMade,
-    ProgressMessage,
-    RenderWasCancelled,
-    StepDone,
+    TaskWasCancelled,
     Timed,
     Warned,
 )
-from ourvidz_serving.rendering.process import EngineProcess, EngineState
+from ourvidz_serving.engines.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.engine import EngineInfo, FrameMade, PreviewMade, RenderMessage, RenderTask, StepDone
 
 FACTORY = "scripted_engine:create_engine"
 
@@ -75,11 +71,15 @@ def ask(prompt: str, *, images: int = 1, steps: int = 2, previews: bool = False)
     return render_pb2.RenderRequest(render_id="job/1", images=batch, previews=previews)
 
 
-async def collect(engine: EngineProcess, request: render_pb2.RenderRequest) -> list[ProgressMessage]:
-    return [message async for message in engine.render(request, 7)]
+def task(request: render_pb2.RenderRequest) -> RenderTask:
+    return RenderTask(request.SerializeToString(), 7)
 
 
-def pid_of(messages: list[ProgressMessage]) -> int:
+async def collect(engine: EngineProcess, request: render_pb2.RenderRequest) -> list[RenderMessage]:
+    return [message async for message in engine.run(task(request))]
+
+
+def pid_of(messages: list[RenderMessage]) -> int:
     return next(int(message.text.removeprefix("pid ")) for message in messages if isinstance(message, Warned))
 
 
@@ -119,18 +119,18 @@ async def test_renders_one_after_the_other_run_in_the_same_child() -> None:
 
 
 async def test_a_second_render_at_the_same_time_is_refused() -> None:
-    async with ready() as engine, aclosing(engine.render(ask("wait"), 7)) as first:
+    async with ready() as engine, aclosing(engine.run(task(ask("wait")))) as first:
         await anext(first)
-        with pytest.raises(RuntimeError, match="one request at a time"):
+        with pytest.raises(RuntimeError, match="one task at a time"):
             await collect(engine, ask("picture"))
 
 
 async def test_cancelling_ends_the_render_and_keeps_the_child() -> None:
     async with ready() as engine:
-        async with aclosing(engine.render(ask("wait"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("wait")))) as messages:
             await anext(messages)
             await engine.cancel()
-            with pytest.raises(RenderWasCancelled):
+            with pytest.raises(TaskWasCancelled):
                 await anext(messages)
         assert pid_of(await collect(engine, ask("picture")))
         assert engine.generation == 1
@@ -138,7 +138,7 @@ async def test_cancelling_ends_the_render_and_keeps_the_child() -> None:
 
 async def test_closing_the_iterator_cancels_the_render() -> None:
     async with ready() as engine:
-        async with aclosing(engine.render(ask("wait"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("wait")))) as messages:
             await anext(messages)
         assert await collect(engine, ask("picture"))
         assert engine.generation == 1
@@ -149,7 +149,7 @@ async def test_cancelling_the_reading_task_cancels_the_render() -> None:
         started = asyncio.Event()
 
         async def read() -> None:
-            async with aclosing(engine.render(ask("wait"), 7)) as messages:
+            async with aclosing(engine.run(task(ask("wait")))) as messages:
                 async for _ in messages:
                     started.set()
 
@@ -170,10 +170,10 @@ async def test_cancelling_with_nothing_running_changes_nothing() -> None:
 
 async def test_an_engine_that_ignores_a_cancel_is_killed_and_replaced() -> None:
     async with ready(cancel_grace_s=0.05) as engine:
-        async with aclosing(engine.render(ask("hang"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("hang")))) as messages:
             await anext(messages)
             await engine.cancel()
-            with pytest.raises(RenderWasCancelled):
+            with pytest.raises(TaskWasCancelled):
                 await anext(messages)
         await until(engine, lambda: engine.generation == 2 and engine.state is EngineState.READY)
         assert await collect(engine, ask("picture"))
@@ -182,7 +182,7 @@ async def test_an_engine_that_ignores_a_cancel_is_killed_and_replaced() -> None:
 async def test_a_reader_that_stands_still_holds_the_engine_back_and_can_still_cancel(tmp_path: Path) -> None:
     count_file = tmp_path / "count"
     async with ready({"count_file": str(count_file)}) as engine:
-        async with aclosing(engine.render(ask("flood"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("flood")))) as messages:
             await anext(messages)
             child = psutil.Process().children()[0]
             # The child's thread blocks on the full socket: its processor time no longer grows.
@@ -197,10 +197,10 @@ async def test_a_reader_that_stands_still_holds_the_engine_back_and_can_still_ca
 
 async def test_a_child_that_dies_fails_the_render_after_its_finished_pictures_and_is_replaced() -> None:
     async with ready() as engine:
-        seen: list[ProgressMessage] = []
+        seen: list[RenderMessage] = []
 
         async def read() -> None:
-            async with aclosing(engine.render(ask("crash"), 7)) as messages:
+            async with aclosing(engine.run(task(ask("crash")))) as messages:
                 async for message in messages:
                     seen.append(message)  # noqa: PERF401 - what came before the error counts
 
@@ -240,7 +240,7 @@ async def test_a_request_that_the_engine_refuses_leaves_the_child_as_it_is() -> 
 
 async def test_replacing_the_child_fails_the_render_that_runs() -> None:
     async with ready() as engine:
-        async with aclosing(engine.render(ask("wait"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("wait")))) as messages:
             await anext(messages)
             await engine.replace("a test asks for it")
             with pytest.raises(EngineDied):
@@ -278,7 +278,7 @@ async def test_a_factory_that_is_not_there_is_a_load_failure_of_one_line() -> No
 async def test_stopping_ends_the_child_and_the_render_that_runs() -> None:
     async with ready() as engine:
         pid = pid_of(await collect(engine, ask("picture")))
-        async with aclosing(engine.render(ask("hang"), 7)) as messages:
+        async with aclosing(engine.run(task(ask("hang")))) as messages:
             await anext(messages)
             await engine.stop()
             with pytest.raises(EngineDied, match="stopping"):
@@ -298,7 +298,7 @@ async def test_no_engine_outlives_a_server_that_is_killed(tmp_path: Path) -> Non
     program = f"""
     import asyncio, sys
     sys.path.insert(0, {str(Path(__file__).parent)!r})
-    from test_engine_process import ask, pid_of, collect, ready
+    from test_process import ask, pid_of, collect, ready
 
     async def main():
         async with ready() as engine:
@@ -326,7 +326,7 @@ def test_a_server_that_renders_never_imports_what_its_engine_imports(tmp_path: P
     program = f"""
     import asyncio, sys
     sys.path.insert(0, {str(Path(__file__).parent)!r})
-    from test_engine_process import ask, collect, ready
+    from test_process import ask, collect, ready
 
     async def main():
         async with ready() as engine:

@@ -11,14 +11,8 @@ from typing import Any
 import numpy as np
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.rendering.engine import (
-    EngineInfo,
-    EngineOutOfMemory,
-    InvalidForEngine,
-    LoadSession,
-    ModelUnavailable,
-    RenderSession,
-)
+from ourvidz_serving.engines.engine import EngineOutOfMemory, InvalidForEngine, LoadSession, ModelUnavailable
+from ourvidz_serving.rendering.engine import EngineInfo, RenderSession, RenderTask
 
 FRAME_SHAPE = (512, 640, 3)
 
@@ -36,8 +30,9 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         return EngineInfo("scripted", "none", [(640, 512)], 6, 0, 200)
 
-    def render(self, request: render_pb2.RenderRequest, seed: int, session: RenderSession) -> None:
-        getattr(self, f"_{request.images.sampling.prompt}")(request.images, seed, session)
+    def run(self, task: RenderTask, session: RenderSession) -> None:
+        images = task.request.images
+        getattr(self, f"_{images.sampling.prompt}")(images, task.seed, session)
 
     def _picture(self, images: render_pb2.ImageBatch, seed: int, session: RenderSession) -> None:
         session.warn(f"pid {os.getpid()}")

@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from ourvidz_serving.engines.engine import Task
+
 _PREFIX = struct.Struct("!IQ")
 """How many buffers follow the pickle, and how long the pickle is."""
 _LENGTH = struct.Struct("!Q")
@@ -31,18 +33,15 @@ class StartEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class StartRender:
-    """Asks the child for a render."""
+class StartTask:
+    """Asks the child to do something."""
 
-    request: bytes
-    """A serialised `RenderRequest`."""
-    seed: int
-    wants_previews: bool
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class StopRender:
-    """Asks the child to end the render that runs."""
+class StopTask:
+    """Asks the child to end the task that runs."""
 
 
 def pack(message: object) -> list[bytes | memoryview]:
@@ -99,7 +98,7 @@ class AsyncChannel:
         return cls(*await asyncio.open_connection(sock=end))
 
     def send(self, message: object) -> None:
-        """Queue a message for sending; what servers send is small. Says nothing when the child is gone: see `receive`."""
+        """Queue a message for sending; what servers send is a few pictures at most. Says nothing when the child is gone: see `receive`."""
         self._writer.writelines(pack(message))
 
     async def receive(self) -> Any:
