@@ -13,8 +13,21 @@ if TYPE_CHECKING:
     from ourvidz.client import Client
     from ourvidz.errors import OurVidzError
     from ourvidz.jobs import Asset, Job, JobEvent, JobPage, JobStage, JobState, Step
+    from ourvidz.references import ReferenceImage, ReferenceType
 
-__all__ = ["Asset", "Client", "Job", "JobEvent", "JobPage", "JobStage", "JobState", "OurVidzError", "Step"]
+__all__ = [
+    "Asset",
+    "Client",
+    "Job",
+    "JobEvent",
+    "JobPage",
+    "JobStage",
+    "JobState",
+    "OurVidzError",
+    "ReferenceImage",
+    "ReferenceType",
+    "Step",
+]
 
 _HOMES = {
     "Asset": "ourvidz.jobs",
@@ -25,6 +38,8 @@ _HOMES = {
     "JobStage": "ourvidz.jobs",
     "JobState": "ourvidz.jobs",
     "OurVidzError": "ourvidz.errors",
+    "ReferenceImage": "ourvidz.references",
+    "ReferenceType": "ourvidz.references",
     "Step": "ourvidz.jobs",
 }
 

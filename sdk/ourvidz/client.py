@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 from urllib.parse import urljoin
 
 import grpc
 import httpx
 
+from ourvidz.api.assets.v1 import assets_pb2, assets_pb2_grpc
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from ourvidz.channel import open_channel
 from ourvidz.errors import (
@@ -26,7 +27,17 @@ from ourvidz.errors import (
     Unavailable,
     Unreachable,
 )
-from ourvidz.jobs import Asset, Job, JobEvent, JobPage, JobState, event_from_message, job_from_message
+from ourvidz.jobs import (
+    Asset,
+    Job,
+    JobEvent,
+    JobPage,
+    JobState,
+    event_from_message,
+    job_from_message,
+    reference_from_message,
+)
+from ourvidz.references import ReferenceImage, ReferenceType
 from ourvidz.rpc_status import parse
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -34,10 +45,11 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 CALL_TIMEOUT_S = 30.0
 DOWNLOAD_TIMEOUT_S = 60.0
+UPLOAD_TIMEOUT_S = 120.0
+CHUNK_BYTES = 256 * 1024
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
@@ -58,6 +70,7 @@ class Client:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel = open_channel(address)
         self._stub = jobs_pb2_grpc.JobServiceStub(self._channel)
+        self._assets = assets_pb2_grpc.AssetServiceStub(self._channel)
         self._http = httpx.Client(
             timeout=DOWNLOAD_TIMEOUT_S, follow_redirects=True, transport=httpx.HTTPTransport(retries=2)
         )
@@ -92,13 +105,24 @@ class Client:
         negative_prompt: str = "",
         image_count: int | None = None,
         seed: int | None = None,
+        reference_image_url: str = "",
+        reference_type: ReferenceType | None = None,
+        start_reference_image_url: str = "",
+        end_reference_image_url: str = "",
+        reference_strength: float | None = None,
         request_id: str | None = None,
     ) -> Job:
         """Ask for a job. When this returns, the job is durable and will end in a terminal state.
 
-        `image_count` is 1, 3 or 6 for SDXL types; `seed` is 0 to 2³² − 1, one is drawn when it is absent. The same
-        `request_id` within 24 hours answers with the same job; without one, each call makes a job.
-        Raises `InvalidRequest`, `NoRenderer`, `QueueFull`, `InsufficientCredits` and `IdempotencyConflict`.
+        `image_count` is 1, 3 or 6 for SDXL types; `seed` is 0 to 2³² − 1, one is drawn when it is absent.
+
+        Images of SDXL types follow the picture at `reference_image_url`; clips start and end with those at
+        `start_reference_image_url` and `end_reference_image_url`. Each is the URL of a picture that was uploaded or
+        made here, or one on a host that the service allows. `reference_strength` is 0.0 to 1.0, where 1.0 is closest
+        to the picture; 0.5 when it is absent.
+
+        The same `request_id` within 24 hours answers with the same job; without one, each call makes a job.
+        Raises `InvalidRequest`, `InvalidReferenceImage`, `NoRenderer`, `QueueFull`, `InsufficientCredits` and `IdempotencyConflict`.
         """
         try:
             request = jobs_pb2.CreateJobRequest(
@@ -107,12 +131,27 @@ class Client:
                 negative_prompt=negative_prompt,
                 image_count=image_count,
                 seed=seed,
+                reference_image_url=reference_image_url,
+                reference_type=_reference_type(reference_type),
+                start_reference_image_url=start_reference_image_url,
+                end_reference_image_url=end_reference_image_url,
+                reference_strength=reference_strength,
                 request_id=request_id or str(uuid.uuid4()),
             )
         except ValueError as error:  # a number or a text that the wire has no form for
             raise InvalidRequest(str(error)) from error
         response = self._call(self._stub.CreateJob, request)
         return job_from_message(response.job)
+
+    def upload_reference(self, path: Path) -> ReferenceImage:
+        """Store a picture for jobs to follow: a PNG, JPEG or WebP file of at most 10 MiB and 50 megapixels.
+
+        Raises `InvalidReferenceImage`, `FileTooLarge`, and `OSError` when the file can't be read.
+        """
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            response = self._call(self._assets.UploadReferenceImage, _upload(file, path.name, size), UPLOAD_TIMEOUT_S)
+        return reference_from_message(response.reference_image)
 
     def get_job(self, job_id: str) -> Job:
         """Return one job. Raises `JobNotFound`."""
@@ -185,9 +224,14 @@ class Client:
                     raise DownloadFailed(f"{path.name}: {error}") from error
                 raise
 
-    def _call(self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+    def _call(
+        self,
+        method: Callable[..., Response],
+        request: object,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> Response:
         try:
-            return method(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+            return method(request, metadata=self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:
             raise self._readable(error) from error
 
@@ -213,6 +257,18 @@ class Client:
             kind = BY_REASON.get(status.reason) or _BY_CODE.get(status.code, ServerFailure)
             message = status.message
         return kind(message, reason=status.reason, retry_after_s=status.retry_after_s, fields=status.fields)
+
+
+def _upload(file: BinaryIO, name: str, size: int) -> Iterator[assets_pb2.UploadReferenceImageRequest]:
+    yield assets_pb2.UploadReferenceImageRequest(header=assets_pb2.UploadHeader(filename=name, size_bytes=size))
+    while chunk := file.read(CHUNK_BYTES):
+        yield assets_pb2.UploadReferenceImageRequest(chunk=chunk)
+
+
+def _reference_type(kind: ReferenceType | None) -> jobs_pb2.ReferenceType.ValueType:
+    if kind is None:
+        return jobs_pb2.REFERENCE_TYPE_UNSPECIFIED
+    return jobs_pb2.ReferenceType.Value(f"REFERENCE_TYPE_{kind.name}")
 
 
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)

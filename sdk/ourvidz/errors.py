@@ -6,7 +6,8 @@ OurVidzError
 │   ├── InvalidPrompt
 │   ├── InvalidQuantity
 │   ├── InvalidSeed
-│   └── InvalidReferenceImage
+│   ├── InvalidReferenceImage
+│   └── FileTooLarge
 ├── Unauthenticated              no token, or one that is not accepted
 ├── PermissionDenied             the token's role may not do this
 ├── JobNotFound                  no such job, or another user's
@@ -17,6 +18,7 @@ OurVidzError
 │   ├── QueueFull
 │   ├── RateLimited
 │   ├── DatabaseUnavailable
+│   ├── StorageUnavailable
 │   └── Unreachable              nobody answers at the address
 ├── DownloadFailed               an asset's bytes did not arrive, or not all of them
 ├── LocalStackError              the stack on this machine can't be started, or is not there
@@ -91,6 +93,12 @@ class InvalidReferenceImage(InvalidRequest):
     reason = "INVALID_REFERENCE_IMAGE"
 
 
+class FileTooLarge(InvalidRequest):
+    """A file is larger than the service takes."""
+
+    reason = "FILE_TOO_LARGE"
+
+
 class Unauthenticated(OurVidzError):
     """There is no token, or it is not accepted."""
 
@@ -151,6 +159,12 @@ class DatabaseUnavailable(Unavailable):
     reason = "DATABASE_UNAVAILABLE"
 
 
+class StorageUnavailable(Unavailable):
+    """The service can't reach its object storage."""
+
+    reason = "STORAGE_UNAVAILABLE"
+
+
 class Unreachable(Unavailable):
     """Nobody answers at the address."""
 
@@ -176,6 +190,7 @@ BY_REASON: Mapping[str, type[OurVidzError]] = {
         InvalidQuantity,
         InvalidSeed,
         InvalidReferenceImage,
+        FileTooLarge,
         Unauthenticated,
         PermissionDenied,
         JobNotFound,
@@ -186,6 +201,7 @@ BY_REASON: Mapping[str, type[OurVidzError]] = {
         QueueFull,
         RateLimited,
         DatabaseUnavailable,
+        StorageUnavailable,
     )
 }
 """The exception for each reason that a server gives."""

@@ -1,4 +1,4 @@
-"""What the service tells about a job: its record, its outputs, and the events on its way."""
+"""What the service tells about a job: its record, the pictures it follows, its outputs, and the events on its way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from ourvidz.api.assets.v1 import assets_pb2
 from ourvidz.api.jobs.v1 import jobs_pb2
+from ourvidz.references import ReferenceImage
 
 
 class JobState(StrEnum):
@@ -165,6 +167,19 @@ def event_from_message(message: jobs_pb2.WatchJobResponse) -> JobEvent:
         attempt=message.attempt,
         step=Step(step.step, step.step_count, step.image_index, step.image_count) if step else None,
         error_message=message.error_message or None,
+    )
+
+
+def reference_from_message(message: assets_pb2.ReferenceImage) -> ReferenceImage:
+    """Return the picture that the message tells of."""
+    return ReferenceImage(
+        id=message.id,
+        url=message.url,
+        url_expires_at=_time(message, "url_expire_time"),
+        mime_type=message.mime_type,
+        size_bytes=message.size_bytes,
+        width_px=message.width_px,
+        height_px=message.height_px,
     )
 
 

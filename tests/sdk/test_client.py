@@ -9,12 +9,14 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ourvidz import Asset, Client, JobStage, JobState, Step
+from ourvidz import Asset, Client, JobStage, JobState, ReferenceType, Step
+from ourvidz.api.assets.v1 import assets_pb2
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz.errors import (
     BY_REASON,
     DatabaseUnavailable,
     DownloadFailed,
+    FileTooLarge,
     InvalidRequest,
     InvalidSeed,
     JobNotFound,
@@ -51,6 +53,47 @@ def test_what_is_not_given_is_left_to_the_server(service: ScriptedJobs, client: 
     (request,) = service.requests("CreateJob")
     assert not request.HasField("image_count")
     assert not request.HasField("seed")
+
+
+def test_references_are_asked_for_by_their_urls(service: ScriptedJobs, client: Client):
+    service.answer("CreateJob", jobs_pb2.CreateJobResponse(job=job("QUEUED")))
+    client.create_job(
+        "video_fast",
+        "a walk",
+        reference_image_url="https://a/r",
+        reference_type=ReferenceType.CHARACTER,
+        start_reference_image_url="https://a/s",
+        end_reference_image_url="https://a/e",
+        reference_strength=0.0,
+    )
+    (request,) = service.requests("CreateJob")
+    assert request.reference_image_url == "https://a/r"
+    assert request.reference_type == jobs_pb2.REFERENCE_TYPE_CHARACTER
+    assert (request.start_reference_image_url, request.end_reference_image_url) == ("https://a/s", "https://a/e")
+    assert request.HasField("reference_strength")
+    assert request.reference_strength == 0.0
+
+
+def test_a_file_is_uploaded_in_chunks_after_its_header(service: ScriptedJobs, client: Client, tmp_path: Path):
+    picture = assets_pb2.ReferenceImage(id="r", url="/r", mime_type="image/png", size_bytes=9, width_px=8, height_px=7)
+    service.answer("UploadReferenceImage", assets_pb2.UploadReferenceImageResponse(reference_image=picture))
+    data = bytes(range(256)) * 2500
+    (tmp_path / "fox.png").write_bytes(data)
+    uploaded = client.upload_reference(tmp_path / "fox.png")
+    assert (uploaded.id, uploaded.url, uploaded.width_px, uploaded.height_px) == ("r", "/r", 8, 7)
+    ((header, *chunks),) = service.requests("UploadReferenceImage")
+    assert (header.header.filename, header.header.size_bytes) == ("fox.png", len(data))
+    assert len(chunks) > 1
+    assert b"".join(chunk.chunk for chunk in chunks) == data
+
+
+def test_a_file_that_is_refused_says_why(service: ScriptedJobs, client: Client, tmp_path: Path):
+    service.answer(
+        "UploadReferenceImage", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large", reason="FILE_TOO_LARGE")
+    )
+    (tmp_path / "fox.png").write_bytes(b"fox")
+    with pytest.raises(FileTooLarge, match="too large"):
+        client.upload_reference(tmp_path / "fox.png")
 
 
 def test_a_repeated_call_carries_the_same_request_id(service: ScriptedJobs, client: Client):

@@ -1,4 +1,4 @@
-"""A JobService that answers what a test has written down, on a real gRPC server.
+"""A JobService, with the AssetService beside it, that answers what a test has written down, on a real gRPC server.
 
 An RPC that nobody wrote an answer for is UNIMPLEMENTED, and answers that nobody asked for fail the test at its end.
 """
@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from ourvidz.api.assets.v1 import assets_pb2_grpc
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 
 UNARY = ("CreateJob", "GetJob", "ListJobs", "CancelJob", "GetQueueStatus", "GetCredits")
@@ -61,7 +62,7 @@ class Call:
     metadata: dict[str, str]
 
 
-class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer):
+class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer, assets_pb2_grpc.AssetServiceServicer):
     """Answers calls in the order written down with `answer`; keeps the `calls` that came."""
 
     address = ""
@@ -96,6 +97,12 @@ class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer):
             else:
                 yield part
 
+    def UploadReferenceImage(self, request_iterator: Any, context: Any) -> Any:  # the contract's name
+        (part,) = self._next("UploadReferenceImage", list(request_iterator), context)
+        if isinstance(part, Failure):
+            part.abort(context)
+        return part
+
     def _unary(self, method: str) -> Any:
         def handle(request: Any, context: Any) -> Any:
             (part,) = self._next(method, request, context)
@@ -119,6 +126,7 @@ def served(jobs: ScriptedJobs, port: int = 0) -> Iterator[ScriptedJobs]:
     pool = ThreadPoolExecutor(max_workers=8)
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+    assets_pb2_grpc.add_AssetServiceServicer_to_server(jobs, server)
     jobs.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:

@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from ourvidz.errors import OurVidzError
+from ourvidz.local.engine_servers import EngineServer
+from ourvidz.references import ReferenceType
 
 
 class _Readable(TyperGroup):
@@ -55,15 +57,19 @@ def up(
     data_dir: DataDir = None,
     rest_port: Annotated[int, typer.Option(help="The port of the REST API.", min=1, max=65535)] = 8000,
     grpc_port: Annotated[int, typer.Option(help="The port of the gRPC API.", min=1, max=65535)] = 50051,
+    only: Annotated[
+        list[EngineServer] | None,
+        typer.Option(help="Run only this server with a model, where not all fit; may be given again."),
+    ] = None,
 ) -> None:
-    """Run the whole service on this machine until Ctrl-C: database, storage, renderer, gateway.
+    """Run the whole service on this machine until Ctrl-C: database, storage, renderers, enhancer, gateway.
 
     Needs the extra `local`: pip install 'ourvidz[local]'. PostgreSQL will not run as root: started by root, it runs as
     a system user `pgserver`, made on first use, with its files in /var/lib/ourvidz.
     """
     from ourvidz.cli.up import run_until_stopped
 
-    run_until_stopped(data_dir, rest_port=rest_port, grpc_port=grpc_port)
+    run_until_stopped(data_dir, rest_port=rest_port, grpc_port=grpc_port, servers=only or list(EngineServer))
 
 
 @app.command()
@@ -86,15 +92,37 @@ def generate(
     count: Annotated[int | None, typer.Option(help="How many images: 1, 3 or 6 for SDXL types.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes the same pictures again: 0 to 4294967295.")] = None,
     negative: Annotated[str, typer.Option(help="What is not to be seen.", show_default=False)] = "",
+    reference: Annotated[
+        str, typer.Option(help="A picture that SDXL images follow: a file or a URL.", show_default=False)
+    ] = "",
+    reference_type: Annotated[
+        ReferenceType | None, typer.Option(help="In what they follow it: style if not set.")
+    ] = None,
+    start_frame: Annotated[
+        str, typer.Option(help="The picture that a clip starts with: a file or a URL.", show_default=False)
+    ] = "",
+    end_frame: Annotated[
+        str, typer.Option(help="The picture that a clip ends with: a file or a URL.", show_default=False)
+    ] = "",
+    strength: Annotated[float | None, typer.Option(help="How closely pictures are followed, 0 to 1.")] = None,
     out: Out = Path(),
 ) -> None:
-    """Make pictures from a prompt, show the progress, save the files.
+    """Make pictures or a clip from a prompt, show the progress, save the files.
 
     The files are named after the job's id and their number in it; a file that is there already is never overwritten.
     """
+    from ourvidz.cli.generate import References
     from ourvidz.cli.generate import generate as run
 
-    run(prompt, job_type=job_type, image_count=count, seed=seed, negative_prompt=negative, folder=out)
+    run(
+        prompt,
+        job_type=job_type,
+        image_count=count,
+        seed=seed,
+        negative_prompt=negative,
+        references=References(reference, reference_type, start_frame, end_frame, strength),
+        folder=out,
+    )
 
 
 @jobs_app.command("list")

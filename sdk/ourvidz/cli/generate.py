@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -9,8 +10,9 @@ from rich.console import Console
 
 from ourvidz.cli.progress import progress_view
 from ourvidz.client import Client
-from ourvidz.errors import DownloadFailed
+from ourvidz.errors import DownloadFailed, InvalidReferenceImage
 from ourvidz.jobs import Asset, Job, JobState
+from ourvidz.references import ReferenceType
 
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended."""
@@ -18,13 +20,52 @@ INTERRUPTED = 130
 SUFFIXES = {"image/png": ".png", "video/mp4": ".mp4"}
 
 
+@dataclass(frozen=True, slots=True)
+class References:
+    """The pictures that a job follows, as files or URLs, and how closely."""
+
+    image: str = ""
+    type: ReferenceType | None = None
+    start_frame: str = ""
+    end_frame: str = ""
+    strength: float | None = None
+
+
 def generate(
-    prompt: str, *, job_type: str, image_count: int | None, seed: int | None, negative_prompt: str, folder: Path
+    prompt: str,
+    *,
+    job_type: str,
+    image_count: int | None,
+    seed: int | None,
+    negative_prompt: str,
+    references: References,
+    folder: Path,
 ) -> None:
     """Ask for a job, follow it to its end, save its files, print seed and paths."""
     with Client.from_environment() as client:
-        job = client.create_job(job_type, prompt, image_count=image_count, seed=seed, negative_prompt=negative_prompt)
+        job = client.create_job(
+            job_type,
+            prompt,
+            image_count=image_count,
+            seed=seed,
+            negative_prompt=negative_prompt,
+            reference_image_url=_url_of(references.image, client),
+            reference_type=references.type,
+            start_reference_image_url=_url_of(references.start_frame, client),
+            end_reference_image_url=_url_of(references.end_frame, client),
+            reference_strength=references.strength,
+        )
         _finish(_follow(client, job, folder), client, folder)
+
+
+def _url_of(reference: str, client: Client) -> str:
+    """Return the URL of a picture; a file is uploaded first."""
+    if not reference or "://" in reference:
+        return reference
+    try:
+        return client.upload_reference(Path(reference)).url
+    except OSError as error:
+        raise InvalidReferenceImage(f"{reference} can't be read: {error.strerror}") from error
 
 
 def watch(job_id: str, *, folder: Path | None) -> None:
@@ -53,6 +94,8 @@ def _follow(client: Client, job: Job, folder: Path | None) -> Job:
 def _finish(job: Job, client: Client, folder: Path | None) -> None:
     for warning in job.warnings:
         typer.echo(f"Warning: {warning}", err=True)
+    if enhanced_prompt := job.metadata.get("enhanced_prompt"):
+        typer.echo(f"prompt {enhanced_prompt}")
     if job.seed is not None:
         typer.echo(f"seed {job.seed}")
     if folder is not None:

@@ -7,34 +7,37 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ourvidz.client import DEFAULT_ADDRESS, DEFAULT_URL
+from ourvidz.local.engine_servers import EngineServer
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.stack import LocalStack
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_until_stopped(data_dir: Path | None, *, rest_port: int, grpc_port: int) -> None:
+def run_until_stopped(
+    data_dir: Path | None, *, rest_port: int, grpc_port: int, servers: Sequence[EngineServer]
+) -> None:
     """Run the stack until a signal ends it. Raises `LocalStackError` if it can't be started or kept running."""
     folder = DataFolder.at(data_dir)
     folder.make()
     with folder.lock():
-        asyncio.run(_run(folder, named=data_dir is not None, rest_port=rest_port, grpc_port=grpc_port))
+        console = Console(highlight=False)
+
+        def report(line: str) -> None:
+            console.print(line, style="yellow", markup=False, soft_wrap=True)
+
+        stack = LocalStack(folder, rest_port=rest_port, grpc_port=grpc_port, servers=servers, report=report)
+        asyncio.run(_run(stack, console, lambda: _tell_how_to_use(console, stack, folder, named=data_dir is not None)))
 
 
-async def _run(folder: DataFolder, *, named: bool, rest_port: int, grpc_port: int) -> None:
-    console = Console(highlight=False)
-
-    def report(line: str) -> None:
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
-
-    stack = LocalStack(folder, rest_port=rest_port, grpc_port=grpc_port, report=report)
+async def _run(stack: LocalStack, console: Console, tell: Callable[[], None]) -> None:
     stopping = asyncio.Event()
 
     def stop() -> None:
@@ -46,10 +49,10 @@ async def _run(folder: DataFolder, *, named: bool, rest_port: int, grpc_port: in
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        with console.status("Starting database, renderer and gateway …"):
+        with console.status("Starting database, renderers, enhancer and gateway …"):
             await _unless(stopping, stack.start())
         if not stopping.is_set():
-            _tell_how_to_use(console, stack, folder, named=named)
+            tell()
             await _unless(stopping, stack.failure())
     finally:
         with console.status("Stopping …"):

@@ -42,11 +42,6 @@ class DataFolder:
         return self.path / "objects"
 
     @property
-    def renderer_port(self) -> Path:
-        """The port that the renderer had last: under the same address, a gateway finds its renders again."""
-        return self.path / "renderer.port"
-
-    @property
     def postgres_ready(self) -> Path:
         """Written by the running database's keeper, once the database takes connections."""
         return self.path / "postgres.ready"
@@ -55,6 +50,10 @@ class DataFolder:
     def postgres_lock(self) -> Path:
         """Held by the database's keeper for as long as it lives."""
         return self.path / "postgres.lock"
+
+    def port(self, server: str) -> Path:
+        """The port that a server had last: under the same address, a gateway finds again what it began there."""
+        return self.path / f"{server}.port"
 
     def log(self, server: str) -> Path:
         """The log of one server."""

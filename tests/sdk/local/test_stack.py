@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ourvidz.local.folder import DataFolder
-from ourvidz.local.stack import _renderer_port
+from ourvidz.local.stack import _kept_port
 
 
 @pytest.fixture
@@ -18,20 +18,20 @@ def folder(tmp_path: Path) -> DataFolder:
     return folder
 
 
-def test_the_renderer_has_the_same_port_each_time(folder: DataFolder):
-    assert _renderer_port(folder) == _renderer_port(folder)
+def test_a_server_has_the_same_port_each_time(folder: DataFolder):
+    assert _kept_port(folder.port("sdxl")) == _kept_port(folder.port("sdxl"))
 
 
 def test_a_port_that_is_taken_gives_way_to_another_which_is_then_kept(folder: DataFolder):
-    first = _renderer_port(folder)
+    first = _kept_port(folder.port("sdxl"))
     with socket.create_server(("127.0.0.1", first)):
-        second = _renderer_port(folder)
+        second = _kept_port(folder.port("sdxl"))
 
     assert second != first
-    assert _renderer_port(folder) == second
+    assert _kept_port(folder.port("sdxl")) == second
 
 
 @pytest.mark.parametrize("damaged", ["", "x", "-1", "99999"])
 def test_a_damaged_memory_is_a_new_port(folder: DataFolder, damaged: str):
-    folder.renderer_port.write_text(damaged)
-    assert 0 < _renderer_port(folder) < 65536
+    folder.port("sdxl").write_text(damaged)
+    assert 0 < _kept_port(folder.port("sdxl")) < 65536

@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ourvidz.cli import app
+from ourvidz.local.engine_servers import EngineServer
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.secrets import Secrets
 from ourvidz_gateway.jobs import Kind
@@ -50,7 +51,8 @@ server = grpc.server(ThreadPoolExecutor())
 servicer = health.HealthServicer()
 health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-server.add_insecure_port(f"{os.environ['OURVIDZ_SDXL_GRPC_HOST']}:{os.environ['OURVIDZ_SDXL_GRPC_PORT']}")
+prefix = f"{__spec__.parent.upper()}_GRPC_"
+server.add_insecure_port(f"{os.environ[prefix + 'HOST']}:{os.environ[prefix + 'PORT']}")
 server.start()
 server.wait_for_termination()
 """
@@ -61,11 +63,13 @@ BAD_SETTINGS = "import os, sys; print('OURVIDZ_X is missing', file=sys.stderr, f
 class Up:
     """A running `ourvidz up`."""
 
-    def __init__(self, folder: DataFolder, servers: Path, ports: tuple[int, int], **environment: str) -> None:
+    def __init__(
+        self, folder: DataFolder, servers: Path, ports: tuple[int, int], *arguments: str, **environment: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{ports[0]}"
         options = ["--data-dir", str(folder.path), "--rest-port", str(ports[0]), "--grpc-port", str(ports[1])]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ourvidz.cli", "up", *options],
+            [sys.executable, "-m", "ourvidz.cli", "up", *options, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -103,7 +107,8 @@ def folder(tmp_path: Path) -> Iterator[DataFolder]:
 @pytest.fixture
 def servers(tmp_path: Path) -> Path:
     """The folder of the stand-ins, which come before the real servers on the path."""
-    for name, program in (("ourvidz_gateway", GATEWAY), ("ourvidz_sdxl", RENDERER)):
+    engine_servers = {f"ourvidz_{name}": RENDERER for name in EngineServer}
+    for name, program in {"ourvidz_gateway": GATEWAY, **engine_servers}.items():
         package = tmp_path / "servers" / name
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
@@ -123,8 +128,8 @@ def ports() -> tuple[int, int]:
 def up(folder: DataFolder, servers: Path, ports: tuple[int, int]) -> Iterator[Callable[..., Up]]:
     with ExitStack() as running:
 
-        def start(**environment: str) -> Up:
-            up = Up(folder, servers, ports, **environment)
+        def start(*arguments: str, **environment: str) -> Up:
+            up = Up(folder, servers, ports, *arguments, **environment)
             running.enter_context(up.process)
             running.callback(lambda: up.process.poll() is None and up.end())
             return up
@@ -172,7 +177,7 @@ def test_the_gateway_and_its_storage_accept_what_they_are_told(
     settings, storage, keys = GatewaySettings(), StorageSettings(), Secrets.read(folder)
     assert settings.jwt_secret
     assert settings.jwt_secret.get_secret_value() == keys.jwt
-    assert len(settings.renderers[Kind.SDXL]) == 1
+    assert [len(settings.renderers[kind]) for kind in (Kind.SDXL, Kind.WAN, Kind.ENHANCER)] == [1, 1, 1]
     assert f"http://127.0.0.1:{settings.rest_port}" == stack.url == storage.public_url
     assert (storage.kind, storage.path) == ("local", folder.objects)
     assert str(postmaster(folder).cwd()) in settings.database_url.get_secret_value()
@@ -192,6 +197,16 @@ def test_the_renderer_accepts_what_it_is_told_and_can_sign_nothing(
     assert settings.model == "miniature"
     assert storage.path == folder.objects
     assert not {keys.jwt, keys.url_signing} & set(told.values())
+
+
+def test_only_the_servers_asked_for_run_and_the_gateway_knows_no_others(up: Callable[..., Up]):
+    stack = up("--only", "sdxl", "--only", "enhancer", OURVIDZ_RENDERERS_WAN="10.0.0.5:50062")
+    stack.wait_until_it_says("Ctrl-C stops everything")
+    run = {word for child in stack.children for word in child.cmdline() if word.startswith("ourvidz_")}
+    assert run == {"ourvidz_gateway", "ourvidz_sdxl", "ourvidz_enhancer"}
+    told = stack.gateway()["environment"]
+    assert told["OURVIDZ_RENDERERS_SDXL"].startswith("127.0.0.1:")
+    assert told["OURVIDZ_RENDERERS_WAN"] == ""
 
 
 def test_a_server_that_dies_is_started_again(up: Callable[..., Up]):
