@@ -8,14 +8,13 @@ seconds on two processor cores.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from ourvidz_miniature.folders import build_once
 from ourvidz_miniature.vocabulary import END, START, make_vocabulary
 
 _VERSION = 2
@@ -31,25 +30,9 @@ _GRAIN = 0.3
 def ensure_miniature_sdxl(cache_dir: Path) -> Path:
     """Return the folder that holds the family, in the layout of `from_pretrained`; build it if it is not there.
 
-    Takes a few seconds the first time. Several processes may do it at once: each builds in a folder of its own, and
-    the first one to finish gives it its name.
+    Takes a few seconds the first time. Several processes may do it at once.
     """
-    folder = cache_dir / f"miniature-sdxl-{_VERSION}"
-    if folder.is_dir():
-        return folder
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=cache_dir, prefix=".miniature-sdxl-"))
-    try:
-        build_miniature_sdxl(building)
-        _let_all_read(building)
-        building.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Another process was faster, and a folder is only ever renamed when it is complete.
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return build_once(cache_dir, f"miniature-sdxl-{_VERSION}", build_miniature_sdxl)
 
 
 def build_miniature_sdxl(folder: Path) -> None:
@@ -57,13 +40,6 @@ def build_miniature_sdxl(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         _make_pipeline(folder).save_pretrained(folder, safe_serialization=True)
-
-
-def _let_all_read(folder: Path) -> None:
-    """Undo that temporary folders, and weights as safetensors writes them, are for their owner alone."""
-    folder.chmod(0o755)
-    for path in folder.rglob("*.safetensors"):
-        path.chmod(0o644)
 
 
 def _make_pipeline(folder: Path) -> StableDiffusionXLPipeline:
