@@ -1,4 +1,4 @@
-"""Real processes: one stack that most tests share, and the folder in which all keep the miniature model."""
+"""Real processes: one stack that most tests share, and the folder in which all keep the miniature models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from integration.stack import Stack, running_stack
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the miniature is built once for all renderers."""
+    """Where the miniatures are built once for all servers."""
     return tmp_path_factory.mktemp("models")
 
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import psutil
 
 from integration.waiting import free_ports, until
 from ourvidz import Client
+from ourvidz.local.engine_servers import EngineServer
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.secrets import Secrets, user_token
 
-START_PATIENCE_S = 120
+START_PATIENCE_S = 240
 STOP_PATIENCE_S = 90
 
 
@@ -35,7 +36,7 @@ def environment(**settings: str) -> dict[str, str]:
 class Stack:
     """One data folder and the `ourvidz up` that runs on it, or does not run just now."""
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, only: Sequence[EngineServer] = (), **settings: str) -> None:
         self.data_dir = data_dir
         self._folder = DataFolder(data_dir)
         self._settings = settings
@@ -44,6 +45,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{rest_port}"
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         self._options = [f"--data-dir={data_dir}", f"--rest-port={rest_port}", f"--grpc-port={grpc_port}"]
+        self._options += [f"--only={server}" for server in only]
         self._up: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -153,9 +155,12 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, model_cache: Path) -> Iterator[Stack]:
-    """Run a stack on a new data folder; it must end well, and all of it is deleted."""
-    stack = Stack(folder / "data", OURVIDZ_SDXL_MODEL_CACHE=str(model_cache))
+def running_stack(
+    folder: Path, model_cache: Path, *, only: Sequence[EngineServer] = (), **settings: str
+) -> Iterator[Stack]:
+    """Run a stack on a new data folder; it must end well, and all of it is deleted. `only` names servers with models."""
+    caches = {f"OURVIDZ_{server.upper()}_MODEL_CACHE": str(model_cache) for server in EngineServer}
+    stack = Stack(folder / "data", only, **caches, **settings)
     try:
         stack.start()
         yield stack

@@ -16,7 +16,7 @@ MAX_SHARE_OF_ONE_CORE = 0.05
 
 def test_an_idle_stack_does_not_spin_and_its_logs_do_not_grow(stack: Stack):
     def logs() -> dict[str, str]:
-        return {server: stack.log(server) for server in ("gateway", "sdxl", "postgres")}
+        return {server: stack.log(server) for server in ("gateway", "sdxl", "wan", "enhancer", "postgres")}
 
     logs_before = logs()
     cpu_before = {process: cpu_s(process) for process in stack.processes()}

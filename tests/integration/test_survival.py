@@ -10,6 +10,7 @@ import pytest
 from integration.stack import Stack, running_stack
 from integration.waiting import first_step, steps_of, to_the_end
 from ourvidz import Client, JobState
+from ourvidz.local.engine_servers import EngineServer
 
 STEPS = 40
 """Of `sdxl_image_high`."""
@@ -18,7 +19,7 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
     """A stack whose processes are killed."""
-    with running_stack(tmp_path_factory.mktemp("survival"), model_cache) as own:
+    with running_stack(tmp_path_factory.mktemp("survival"), model_cache, only=[EngineServer.SDXL]) as own:
         yield own
 
 
