@@ -2,15 +2,17 @@
 
 import asyncio
 from contextlib import aclosing
+from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from ourvidz_gateway.database import Database, open_database
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import EventWriter, Progress, prune_steps, read_events
 from ourvidz_gateway.feeds import Feeds
-from ourvidz_gateway.jobs import JobEvent, JobStage, StepDetail
+from ourvidz_gateway.jobs import JobEvent, JobStage, JobState, StepDetail
 from ourvidz_gateway.queue import Claim
 from support.jobs import Bench
 
@@ -163,3 +165,99 @@ async def test_draining_ends_every_watch(database: Database, bench: Bench):
 
 async def _collect(feeds: Feeds, job_id: UUID) -> list[JobEvent]:
     return [event async for event in feeds.watch(job_id, after=0)]
+
+
+async def test_progress_that_can_not_be_stored_holds_up_nothing(database: Database, bench: Bench):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    shown: list[JobEvent] = []
+    writer = EventWriter(database, lambda: session_id, shown.extend)
+
+    for step in (2**31, 2):
+        writer.tell(Progress(claim.job_id, 1, JobStage.RENDERING, 5, step, StepDetail(step, 20, 0, 1)))
+        await writer.flush()
+
+    assert [event.step.step for event in shown if event.step] == [2]
+
+
+async def test_all_steps_of_ended_jobs_are_pruned_however_many(database: Database, bench: Bench):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    await database.execute(
+        """INSERT INTO job_events (job_id, sequence, milestone, state, progress, attempt)
+           SELECT $1, 2 + n, false, 'processing', 0, 1 FROM generate_series(1, 10001) n""",
+        claim.job_id,
+    )
+    await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+
+    await prune_steps(database, age_s=0)
+
+    assert await bench.value("SELECT count(*) FROM job_events WHERE NOT milestone") == 0
+
+
+class SlowAnswers(Database):
+    """The database, over a slow network: answers stay on the way while `gate` is closed."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database._pool)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = asyncio.Event()
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        rows = await super().fetch(query, *args)
+        if not self.gate.is_set():
+            self.waiting.set()
+            await self.gate.wait()
+        return rows
+
+
+async def test_a_watcher_that_comes_as_the_last_one_leaves_misses_nothing(database: Database, bench: Bench):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    slow = SlowAnswers(database)
+    feeds = Feeds(slow)
+    tail = asyncio.create_task(feeds.run())
+    leaving = feeds.watch(claim.job_id, after=0)
+    assert [(await anext(leaving)).sequence for _ in range(2)] == [1, 2]
+
+    slow.gate.clear()
+    await slow.waiting.wait()
+    await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+    # The answer on its way was asked for before the job ended; the next one tells of it.
+    slow.waiting.clear()
+    slow.gate.set()
+    slow.gate.clear()
+    await slow.waiting.wait()
+    await leaving.aclose()
+    coming = feeds.watch(claim.job_id, after=0)
+    first = asyncio.create_task(anext(coming))
+    await asyncio.sleep(0)
+    slow.gate.set()
+
+    assert [(await first).sequence, *[event.sequence async for event in coming]] == [1, 2, 3]
+    tail.cancel()
+
+
+async def test_a_job_ends_for_its_watchers_though_its_last_steps_were_lost_with_the_databases_host(
+    database: Database, bench: Bench
+):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    feeds = Feeds(database)
+    tail = asyncio.create_task(feeds.run())
+    writer = EventWriter(database, lambda: session_id, feeds.publish)
+    with feeds.owning(claim.job_id):
+        async with aclosing(feeds.watch(claim.job_id, after=0)) as watch:
+            await anext(watch)
+            for step in (1, 2, 3):
+                writer.tell(Progress(claim.job_id, 1, JobStage.RENDERING, 5, step, StepDetail(step, 20, 0, 1)))
+            await writer.flush()
+            await database.execute("DELETE FROM job_events WHERE NOT milestone")
+            event = await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+            assert event
+            feeds.publish([event])
+            async with asyncio.timeout(10):
+                seen = [event async for event in watch]
+    assert seen[-1].state == JobState.COMPLETED
+    tail.cancel()

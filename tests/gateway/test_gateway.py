@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from uuid import UUID
@@ -11,51 +11,13 @@ from uuid import UUID
 import pytest
 
 from ourvidz_gateway.errors import IdempotencyConflict, InvalidRequest, JobNotFound, NoRenderer, QueueFull
-from ourvidz_gateway.gateway import Gateway, open_gateway
-from ourvidz_gateway.jobs import JobEvent, JobFilter, JobStage, JobState
-from support import fronts
-from support.jobs import Bench, new_job, painted_job
+from ourvidz_gateway.gateway import Gateway
+from ourvidz_gateway.jobs import JobFilter, JobStage, JobState
+from ourvidz_serving.server import StartError
+from support.jobs import Bench, ended, events_of, new_job, painted_job, until_stage
 from support.renderer import Renderer, ask, first_of
 
 Open = Callable[..., AbstractAsyncContextManager[Gateway]]
-
-
-@pytest.fixture
-async def addresses(renderer: Renderer) -> list[str]:
-    return [f"127.0.0.1:{renderer.server.port}"]
-
-
-@pytest.fixture
-def open_one(dsn: str, addresses: list[str]) -> Open:
-    """Open a gateway on the test's database and renderer; settings can be changed."""
-
-    def opened(**values: object) -> AbstractAsyncContextManager[Gateway]:
-        stated = {"database_url": dsn, "renderers_sdxl": ",".join(addresses), "lease_s": 1, **values}
-        return open_gateway(fronts.settings(**stated))
-
-    return opened
-
-
-@pytest.fixture
-async def gateway(database, open_one: Open) -> AsyncIterator[Gateway]:
-    async with open_one() as gateway:
-        yield gateway
-
-
-async def events_of(gateway: Gateway, job_id: UUID, *, after: int = 0) -> list[JobEvent]:
-    async with asyncio.timeout(30):
-        return [event async for event in gateway.watch("alice", job_id, after=after)]
-
-
-async def ended(gateway: Gateway, job_id: UUID) -> JobEvent:
-    return (await events_of(gateway, job_id))[-1]
-
-
-async def until_stage(gateway: Gateway, job_id: UUID, stage: JobStage) -> None:
-    async with asyncio.timeout(30):
-        async for event in gateway.watch("alice", job_id):
-            if event.stage == stage:
-                return
 
 
 async def test_a_job_is_rendered_and_recorded_with_every_step_in_order(gateway: Gateway, bench: Bench):
@@ -349,3 +311,9 @@ async def test_queue_status_tells_depth_running_and_renderers(gateway: Gateway, 
     assert (status.kind, status.depth, status.running, status.renderers) == ("sdxl", 2, 1, 1)
     assert status.oldest_seconds is not None
     renderer.gate.release()
+
+
+async def test_what_goes_wrong_around_a_gateway_is_told_as_it_is(database, open_one: Open):
+    with pytest.raises(StartError, match="in use"):
+        async with open_one():
+            raise StartError("the port is in use")

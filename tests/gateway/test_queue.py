@@ -5,11 +5,15 @@ import sys
 from dataclasses import replace
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from ourvidz_gateway.database import Database, migrate
 from ourvidz_gateway.jobs import JobStage, JobState, Kind
 from support.jobs import ADDRESS, Bench, new_job
+
+GATE = 4711
+"""The advisory lock at which gated statements wait."""
 
 
 async def test_migrations_run_once_when_several_gateways_start_together(dsn):
@@ -229,7 +233,7 @@ async def test_overdue_jobs_are_those_that_waited_longer(bench: Bench):
     await bench.add_job()
     await bench.database.execute("UPDATE queue SET enqueued_at = now() - interval '2 hours' WHERE job_id = $1", job_id)
 
-    assert await bench.queue.overdue(3600) == [job_id]
+    assert await bench.queue.overdue(3600) == [(job_id, Kind.SDXL)]
 
 
 async def test_the_position_of_an_unknown_job_is_not_withdrawn(database: Database, bench: Bench):
@@ -262,3 +266,78 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(bench: Bench):
     await bench.queue.forget_keys()
 
     assert await bench.queue.accepted_before("alice", "key") is None
+
+
+async def test_a_job_that_enters_a_lane_while_it_is_claimed_from_is_claimed_in_its_turn(dsn: str, bench: Bench):
+    """Of two jobs that are accepted at once, the first to take its number may be the last to commit."""
+    await bench.add_slots(3)
+    session_id = await bench.add_session()
+    await bench.database.execute("SELECT setval('job_positions', 10)")
+    visible = [await bench.add_job() for _ in range(2)]
+    # A claim that has its snapshot, but no lane yet, waits at the gate.
+    for statement in (
+        f"""CREATE FUNCTION pass() RETURNS boolean LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_advisory_xact_lock_shared({GATE}); RETURN true; END $$""",
+        "ALTER TABLE renderer_slots RENAME TO gated_slots",
+        "CREATE VIEW renderer_slots AS SELECT * FROM gated_slots WHERE pass()",
+    ):
+        await bench.database.execute(statement)
+    gatekeeper = await asyncpg.connect(dsn)
+    await gatekeeper.execute(f"SELECT pg_advisory_lock({GATE})")
+
+    claiming = asyncio.create_task(bench.claim(session_id))
+    await bench.until(f"EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {GATE} AND NOT granted)")
+    await bench.database.execute("SELECT setval('job_positions', 1)")
+    late = await bench.add_job()
+    await gatekeeper.close()
+
+    claims = [await claiming, await bench.claim(session_id), await bench.claim(session_id)]
+    assert {claim.job_id for claim in claims if claim} == {late, *visible}
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_a_job_whose_withdrawal_was_rolled_back_is_still_claimed(dsn: str, bench: Bench):
+    await bench.add_slots(2)
+    session_id = await bench.add_session()
+    first, second = await bench.add_job(), await bench.add_job()
+    withdrawing = await asyncpg.connect(dsn)
+    transaction = withdrawing.transaction()
+    await transaction.start()
+    await withdrawing.execute("DELETE FROM queue WHERE job_id = $1", first)
+
+    passed_by = await bench.claim(session_id)
+    await transaction.rollback()
+    await withdrawing.close()
+    claim = await bench.claim(session_id)
+
+    assert passed_by
+    assert passed_by.job_id == second
+    assert claim
+    assert claim.job_id == first
+
+
+async def test_a_job_that_is_cancelled_as_it_is_retried_ends(bench: Bench):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    await bench.database.execute("UPDATE jobs SET cancel_requested_at = now()")
+
+    event = await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
+
+    assert event
+    assert (event.state, event.stage, event.error_message) == (JobState.CANCELLED, None, "The job was cancelled.")
+    assert await bench.value("SELECT count(*) FROM queue") == 0
+    assert await bench.value("SELECT state FROM jobs WHERE completed_at IS NOT NULL") == "cancelled"
+    assert await bench.lanes_agree_with_queue()
+
+
+async def test_waiting_for_another_attempt_takes_nothing_from_the_time_to_render(bench: Bench):
+    session_id = await bench.add_session()
+    claim = await bench.running_job(session_id)
+    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
+    await bench.database.execute("UPDATE jobs SET deadline_at = deadline_at - interval '30 minutes'")
+    await bench.database.execute("UPDATE queue SET enqueued_at = enqueued_at - interval '30 minutes'")
+
+    again = await bench.claim(session_id)
+
+    assert again
+    assert again.remaining_s == pytest.approx(900, abs=5)

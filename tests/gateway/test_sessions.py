@@ -1,9 +1,13 @@
 """Leases and fences: who runs what when gateways fall silent, come back, or leave."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from ourvidz_gateway.database import Database
+import pytest
+
+from ourvidz_gateway.database import Database, open_database
+from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import EventWriter, Progress
 from ourvidz_gateway.jobs import JobStage, StepDetail
 from ourvidz_gateway.queue import Claim
@@ -16,7 +20,8 @@ SILENT = timedelta(seconds=-1)
 class Heard:
     """What a session told its dispatcher."""
 
-    def __init__(self) -> None:
+    def __init__(self, running: Collection[UUID]) -> None:
+        self.running = running
         self.taken: list[Claim] = []
         self.cancelled: list[UUID] = []
         self.lost = 0
@@ -27,12 +32,14 @@ class Heard:
     @property
     def callbacks(self) -> SessionCallbacks:
         return SessionCallbacks(
-            take_over=self.taken.extend, cancel=self.cancelled.append, lost=self._lose, running=lambda: ()
+            take_over=self.taken.extend, cancel=self.cancelled.append, lost=self._lose, running=lambda: self.running
         )
 
 
-async def begin(database: Database, *, lease_s: float = 60.0, in_touch: bool = True) -> tuple[Session, Heard]:
-    heard = Heard()
+async def begin(
+    database: Database, *, lease_s: float = 60.0, in_touch: bool = True, running: Collection[UUID] = ()
+) -> tuple[Session, Heard]:
+    heard = Heard(running)
     session = Session(database, name="test", lease_s=lease_s, callbacks=heard.callbacks)
     await session.begin()
     if in_touch:
@@ -172,3 +179,50 @@ async def test_an_attempt_ends_once(database, bench: Bench):
     assert await bench.value("SELECT state FROM jobs") == "completed"
     assert await bench.value("SELECT count(*) FROM queue") == 0
     assert await bench.attempts.failures(uuid4()) == 0
+
+
+async def test_an_attempt_of_ours_that_nobody_runs_is_adopted(database: Database, bench: Bench):
+    """The answer to a claim, or to a take-over, can be lost after it was committed."""
+    session, heard = await begin(database)
+    claim = await bench.running_job(session.id)
+    await session._beat()
+    assert heard.taken == [], "its answer may still be on the way"
+    await database.execute("UPDATE attempts SET started_at = now() - interval '1 minute'")
+
+    await session._beat()
+
+    assert [each.render_id for each in heard.taken] == [claim.render_id]
+
+
+async def test_an_attempt_that_runs_here_is_not_adopted(database: Database, bench: Bench):
+    elsewhere = await bench.add_session()
+    claim = await bench.running_job(elsewhere)
+    session, heard = await begin(database, running=(claim.job_id,))
+    await database.execute("UPDATE attempts SET session_id = $1, started_at = now() - interval '1 minute'", session.id)
+
+    await session._beat()
+
+    assert heard.taken == []
+
+
+async def test_what_ran_when_all_gateways_left_is_taken_over_days_later(database: Database, bench: Bench):
+    left = await bench.add_session()
+    await bench.running_job(left)
+    await database.execute(
+        "UPDATE gateway_sessions SET ended_at = now() - interval '3 days', lease_until = '-infinity'"
+    )
+
+    session, heard = await begin(database)
+    await session._beat()
+
+    assert len(heard.taken) == 1
+
+
+async def test_a_session_that_could_not_begin_is_nobodys(dsn: str, database: Database, bench: Bench):
+    session, _ = await begin(database)
+    async with open_database(dsn, max_connections=1) as closed:
+        session._database = closed
+    with pytest.raises(DatabaseUnavailable):
+        await session.begin()
+
+    assert await bench.value("SELECT count(*) FROM gateway_sessions WHERE id = $1", session.id) == 1

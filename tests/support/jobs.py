@@ -1,7 +1,8 @@
-"""Shortcuts for tests on the queue: jobs, slots and sessions that stand in a real database."""
+"""Shortcuts for tests on the queue: jobs, slots and sessions that stand in a real database, and gateways' jobs."""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ from ourvidz_gateway.admission import JobDraft, admit
 from ourvidz_gateway.attempts import Attempts
 from ourvidz_gateway.catalog import load_catalog
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.jobs import JobStage, Kind, NewJob
+from ourvidz_gateway.gateway import Gateway
+from ourvidz_gateway.jobs import JobEvent, JobStage, Kind, NewJob
 from ourvidz_gateway.queue import Claim, Queue
 
 ADDRESS = "127.0.0.1:50061"
@@ -72,6 +74,12 @@ class Bench:
         row = await self.database.fetchrow(query, *args)
         return row[0] if row else None
 
+    async def until(self, condition: str, *args: Any) -> None:
+        """Wait until something is so in the database."""
+        async with asyncio.timeout(30):
+            while not await self.value(f"SELECT {condition}", *args):  # there is no event to wait for
+                await asyncio.sleep(0.01)
+
     async def lanes_agree_with_queue(self) -> bool:
         """Whether every lane's count is what the queue holds for it."""
         wrong = await self.value(
@@ -86,9 +94,34 @@ class Bench:
 
 
 def painted_job(
-    user: str = "alice", prompt: str = "a fox", *, images: int = 1, steps: int = 2, **request: Any
+    user: str = "alice",
+    prompt: str = "a fox",
+    *,
+    job_type: str = "sdxl_image_fast",
+    images: int = 1,
+    steps: int = 2,
+    **request: Any,
 ) -> NewJob:
     """A job that the painting engine of the tests can make; the prompt says what the engine does."""
-    job = new_job(user, num_images=images)
+    job = new_job(user, job_type, num_images=images)
     small = {"width_px": 64, "height_px": 48, "step_count": steps, "bucket": "pictures", "prompt": prompt}
     return replace(job, request={**job.request, **small, **request})
+
+
+async def events_of(gateway: Gateway, job_id: UUID, *, after: int = 0) -> list[JobEvent]:
+    """All events of alice's job, to the terminal one."""
+    async with asyncio.timeout(30):
+        return [event async for event in gateway.watch("alice", job_id, after=after)]
+
+
+async def ended(gateway: Gateway, job_id: UUID) -> JobEvent:
+    """How alice's job ends."""
+    return (await events_of(gateway, job_id))[-1]
+
+
+async def until_stage(gateway: Gateway, job_id: UUID, stage: JobStage) -> None:
+    """Wait until alice's job is in a stage."""
+    async with asyncio.timeout(30):
+        async for event in gateway.watch("alice", job_id):
+            if event.stage == stage:
+                return

@@ -1,19 +1,21 @@
 """How an attempt ends: in one statement that proves the fence, frees the slot, moves the job on and logs it.
 
+The job ends, waits for its stage again, or goes on to its next stage, which that same statement queues.
+
 The fence is (job, attempt, session). A statement that finds it broken changes nothing and returns no row: somebody
 else has the job now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.events import event_of, insert_milestone
-from ourvidz_gateway.jobs import JobEvent, JobState
+from ourvidz_gateway.jobs import JobEvent, JobState, Kind
 from ourvidz_gateway.queue import Claim, enter_lane
 
 CANCELLED_MESSAGE = "The job was cancelled."
@@ -64,30 +66,68 @@ job AS (
 {insert_milestone("job", state="$7", stage="NULL", error="$8::text", progress=_LAST_PROGRESS)}
 """
 
-# $7 whether it counts as a failure, $8 seconds to wait, $9 address to avoid, $10 cost. A job that its user cancels at
-# this very moment is found either here or, by the one who cancels, in the queue.
-_RETRY = f"""
-WITH {_END},
-job AS (
-  UPDATE jobs SET
-    failures = failures + $7::boolean::integer,
+# A job that its user cancels at this very moment is found either here or, by the one who cancels, in the queue.
+_WAITS_OR_IS_CANCELLED = """
     state = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
-    error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN $11::text END,
+    error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN $7::text END,
     completed_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END
   FROM mine WHERE jobs.id = mine.job_id
   RETURNING jobs.id, jobs.user_id, jobs.position, jobs.attempt, jobs.state, jobs.error_message
+"""
+
+_WAITS_OR_IS_CANCELLED_EVENT = insert_milestone(
+    "job", state="s.state", stage="CASE s.state WHEN 'queued' THEN 'queued' END", error="s.error_message"
+)
+
+_REENTER_LANE = enter_lane(
+    "FROM waiting WHERE waiting.ready",
+    kind="waiting.kind",
+    user="waiting.user_id",
+    position="waiting.position",
+    refund="CASE WHEN $8::boolean THEN 0 ELSE $11::double precision END",
+)
+
+# $7 message of a cancel, $8 whether it counts as a failure, $9 seconds to wait, $10 address to avoid, $11 cost.
+# What did not count was no work: its lane gets back what the claim charged, whether or not it enters the lane yet.
+_RETRY = f"""
+WITH {_END},
+job AS (
+  UPDATE jobs SET failures = failures + $8::boolean::integer, {_WAITS_OR_IS_CANCELLED}
 ),
 waiting AS (
   INSERT INTO queue (job_id, kind, user_id, position, cost, ready, ready_at, last_address)
-  SELECT job.id, mine.kind, job.user_id, job.position, $10::double precision, $8::double precision <= 0,
-         now() + make_interval(secs => $8::double precision), $9::text
+  SELECT job.id, mine.kind, job.user_id, job.position, $11::double precision, $9::double precision <= 0,
+         now() + make_interval(secs => $9::double precision), $10::text
   FROM job, mine WHERE job.state = 'queued'
   RETURNING kind, user_id, position, ready
 ),
+refunded AS (
+  UPDATE lanes SET virtual_time = virtual_time - $11::double precision
+  FROM job, mine WHERE NOT $8::boolean AND lanes.kind = mine.kind AND lanes.user_id = job.user_id
+    AND NOT EXISTS (SELECT FROM waiting WHERE waiting.ready)
+),
 lane AS (
-  {enter_lane("FROM waiting WHERE waiting.ready", kind="waiting.kind", user="waiting.user_id", position="waiting.position")}
+  {_REENTER_LANE}
 )
-{insert_milestone("job", state="s.state", stage="CASE s.state WHEN 'queued' THEN 'queued' END", error="s.error_message")}
+{_WAITS_OR_IS_CANCELLED_EVENT}
+"""
+
+# $7 message of a cancel, $8 request, $9 warnings, $10 kind of the next stage, $11 cost.
+_ADVANCE = f"""
+WITH {_END},
+job AS (
+  UPDATE jobs SET request = $8, warnings = jobs.warnings || $9::text[], stage_index = stage_index + 1,
+    {_WAITS_OR_IS_CANCELLED}
+),
+waiting AS (
+  INSERT INTO queue (job_id, kind, user_id, position, cost)
+  SELECT job.id, $10::text, job.user_id, job.position, $11::double precision FROM job WHERE job.state = 'queued'
+  RETURNING kind, user_id, position
+),
+lane AS (
+  {enter_lane("FROM waiting", kind="waiting.kind", user="waiting.user_id", position="waiting.position")}
+)
+{_WAITS_OR_IS_CANCELLED_EVENT}
 """
 
 _BEGUN = """
@@ -116,13 +156,43 @@ class Attempts:
         row = await self._database.fetchrow(_FAILURES, job_id)
         return row["failures"] if row else 0
 
+    async def advance(
+        self,
+        claim: Claim,
+        session_id: UUID,
+        *,
+        request: dict[str, Any],
+        warnings: Sequence[str],
+        kind: Kind,
+        cost: float,
+    ) -> JobEvent | None:
+        """End the attempt well and let the job wait for its next stage; one that is to be cancelled ends instead.
+
+        `request` is what the next stage reads, `kind` what it waits for, and `cost` what it brings its lane.
+        """
+        row = await self._database.fetchrow(
+            _ADVANCE,
+            claim.job_id,
+            claim.attempt,
+            session_id,
+            "completed",
+            None,
+            0.0,
+            CANCELLED_MESSAGE,
+            request,
+            list(warnings),
+            kind,
+            cost,
+        )
+        return None if row is None else event_of(row)
+
     async def complete(
         self,
         claim: Claim,
         session_id: UUID,
         *,
         outputs: Sequence[render_pb2.Output],
-        result: dict[str, Any],
+        result: Mapping[str, Any],
         warnings: Sequence[str],
     ) -> JobEvent | None:
         """End the attempt and the job well: its outputs become assets."""
@@ -154,7 +224,7 @@ class Attempts:
         *,
         message: str,
         outputs: Sequence[render_pb2.Output] = (),
-        result: dict[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> JobEvent | None:
         """End the attempt and the job because its user cancelled it; outputs already stored become assets."""
         return await self._finish(
@@ -174,8 +244,8 @@ class Attempts:
     ) -> JobEvent | None:
         """End the attempt and let the job wait again, in its old place; one that is to be cancelled ends instead.
 
-        `counts` tells whether it is one of the attempts that a job has, `cost` is what it brings its lane again;
-        `delay_s` is how long the job stays back, and `cool_s` for how long the slot is left alone.
+        `counts` tells whether it is one of the attempts that a job has: if not, its user's lane is given back the
+        `cost`. `delay_s` is how long the job stays back, and `cool_s` for how long the slot is left alone.
         """
         row = await self._database.fetchrow(
             _RETRY,
@@ -185,11 +255,11 @@ class Attempts:
             "failed" if counts else "handed_back",
             reason,
             cool_s,
+            CANCELLED_MESSAGE,
             counts,
             delay_s,
             claim.address if counts else None,
             cost,
-            CANCELLED_MESSAGE,
         )
         return None if row is None else event_of(row)
 
@@ -203,7 +273,7 @@ class Attempts:
         message: str | None,
         *,
         outputs: Sequence[render_pb2.Output] = (),
-        result: dict[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
         warnings: Sequence[str] = (),
         quarantine: bool = False,
     ) -> JobEvent | None:
@@ -217,7 +287,7 @@ class Attempts:
             0.0,
             state,
             message,
-            result or {},
+            dict(result or {}),
             list(warnings),
             [uuid4() for _ in outputs],
             [output.bucket for output in outputs],

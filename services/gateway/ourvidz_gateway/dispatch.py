@@ -1,21 +1,23 @@
 """The dispatcher: claims stages for free slots, runs them, and hands them back when the gateway leaves.
 
-It is woken by accepted jobs, freed slots and renderers that become ready, here or at another gateway. A slow sweep
-covers wakes that were lost.
+It is woken by accepted jobs, stages that follow others, freed slots and renderers that become ready, here or at another
+gateway. A slow sweep, one for all kinds, covers wakes that were lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 import structlog
 
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import prune_steps
-from ourvidz_gateway.jobs import JobState, Kind
+from ourvidz_gateway.jobs import JobStage, JobState, Kind
 from ourvidz_gateway.queue import Claim, Queue
-from ourvidz_gateway.runs import RenderRun, Retry, RunContext
+from ourvidz_gateway.runs import Retry, Run, RunContext, StageRunFactory
+from ourvidz_gateway.sessions import fetch_address
 
 log = structlog.get_logger()
 
@@ -27,15 +29,26 @@ STEPS_KEPT_S = 60.0
 
 
 class Dispatcher:
-    """All that one gateway runs. Construct, set the context, then `run`."""
+    """All that one gateway runs. `make_runs` makes the run of each stage; `tell_others` wakes other dispatchers."""
 
-    def __init__(self, queue: Queue, context: RunContext, *, wait_limit_s: float) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        context: RunContext,
+        *,
+        make_runs: Mapping[JobStage, StageRunFactory],
+        wait_limit_s: float,
+        tell_others: Callable[[Kind], None],
+    ) -> None:
         self._queue = queue
         self._context = context
+        self._make_runs = make_runs
         self._wait_limit_s = wait_limit_s
+        self._tell_others = tell_others
         self._wakes = {kind: asyncio.Event() for kind in Kind}
         self._sweep = asyncio.Event()
-        self._runs: dict[UUID, tuple[RenderRun, asyncio.Task[None]]] = {}
+        self._draining = False
+        self._runs: dict[UUID, tuple[Run, asyncio.Task[None]]] = {}
 
     @property
     def jobs(self) -> frozenset[UUID]:
@@ -46,8 +59,12 @@ class Dispatcher:
         """Look for work of this kind now."""
         self._wakes[kind].set()
 
+    def drain(self) -> None:
+        """Claim nothing more: the gateway is about to leave. What runs goes on."""
+        self._draining = True
+
     def take_over(self, claims: list[Claim]) -> None:
-        """Run attempts of a gateway that is gone, by attaching to their renders."""
+        """Run attempts of a gateway that is gone."""
         for claim in claims:
             self._start(claim)
 
@@ -67,7 +84,7 @@ class Dispatcher:
         """Dispatch for ever; when cancelled, abandon what runs."""
         try:
             async with asyncio.TaskGroup() as group:
-                for kind in (Kind.SDXL, Kind.WAN):
+                for kind in Kind:
                     group.create_task(self._dispatch(kind), name=f"dispatch {kind}")
                 group.create_task(self._tend(), name="tend the queue")
         finally:
@@ -77,9 +94,10 @@ class Dispatcher:
     async def _dispatch(self, kind: Kind) -> None:
         wake = self._wakes[kind]
         while True:
-            await _wait(wake, SWEEP_S)
+            await wake.wait()
+            wake.clear()
             try:
-                while addresses := self._context.renderers.ready(kind):
+                while addresses := self._addresses(kind):
                     claimed = await self._queue.claim(kind, addresses, self._context.session_id())
                     if claimed is None:
                         break
@@ -91,15 +109,23 @@ class Dispatcher:
                 await asyncio.sleep(OUTAGE_PAUSE_S)
                 wake.set()
 
+    def _addresses(self, kind: Kind) -> list[str]:
+        """Return where work of a kind can be done now."""
+        if self._draining:
+            return []
+        if kind is Kind.FETCHER:
+            return [fetch_address(self._context.session_id())]
+        return self._context.renderers.ready(kind)
+
     def _start(self, claim: Claim) -> None:
         found = self._runs.get(claim.job_id)
         if found and found[0].claim.attempt == claim.attempt:
             return  # it is attached to already
-        run = RenderRun(claim, self._context)
+        run = Run(claim, self._make_runs[claim.stage], self._context)
         task = asyncio.create_task(self._supervise(run), name=f"run {claim.render_id}")
         self._runs[claim.job_id] = (run, task)
 
-    async def _supervise(self, run: RenderRun) -> None:
+    async def _supervise(self, run: Run) -> None:
         """Run one attempt to its end. A bug of ours in it costs the attempt, not the job or the gateway."""
         claim = run.claim
         with structlog.contextvars.bound_contextvars(job_id=str(claim.job_id), attempt=claim.attempt):
@@ -116,15 +142,18 @@ class Dispatcher:
             if outcome.cool_s:
                 asyncio.get_running_loop().call_later(outcome.cool_s, self.wake, claim.kind)
         self.wake(claim.kind)
+        if kind := run.next_kind(outcome):
+            self.wake(kind)
+            self._tell_others(kind)
 
-    def _forget(self, run: RenderRun) -> None:
+    def _forget(self, run: Run) -> None:
         # A job that was retried at once may already run again under the same id.
         found = self._runs.get(run.claim.job_id)
         if found and found[0] is run:
             del self._runs[run.claim.job_id]
 
     async def _tend(self) -> None:
-        """Let delayed retries through when they are due, end what waited too long, prune the log."""
+        """Let delayed retries through when they are due, find what waits, end what waited too long, prune the log."""
         loop = asyncio.get_running_loop()
         due_in_s: float | None = 0.0
         pruned_at = loop.time()
@@ -132,10 +161,10 @@ class Dispatcher:
             await _wait(self._sweep, SWEEP_S if due_in_s is None else min(SWEEP_S, max(due_in_s, 0.05)))
             try:
                 kinds, due_in_s = await self._queue.promote()
-                for kind in kinds:
+                for kind in {*kinds, *await self._queue.waiting()}:
                     self.wake(kind)
-                for job_id in await self._queue.overdue(self._wait_limit_s):
-                    await self._give_up(job_id)
+                for job_id, kind in await self._queue.overdue(self._wait_limit_s):
+                    await self._give_up(job_id, kind)
                 if loop.time() - pruned_at >= PRUNE_EVERY_S:
                     await prune_steps(self._context.database, age_s=STEPS_KEPT_S)
                     await self._queue.forget_keys()
@@ -143,8 +172,8 @@ class Dispatcher:
             except DatabaseUnavailable:
                 due_in_s = OUTAGE_PAUSE_S
 
-    async def _give_up(self, job_id: UUID) -> None:
-        message = f"No renderer was free for {self._wait_limit_s / 60:g} minutes."
+    async def _give_up(self, job_id: UUID, kind: Kind) -> None:
+        message = f"No {kind.server} was free for {self._wait_limit_s / 60:g} minutes."
         event = await self._queue.withdraw(job_id, state=JobState.FAILED, message=message)
         if event:
             log.warning("a job waited too long", job_id=str(job_id))

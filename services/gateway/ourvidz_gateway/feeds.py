@@ -8,6 +8,7 @@ query for all of them, a few times a second and only while somebody watches.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
@@ -75,7 +76,7 @@ class Feeds:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._feeds: dict[UUID, Feed] = {}
-        self._owned: set[UUID] = set()
+        self._owned: Counter[UUID] = Counter()
         self._nudge = asyncio.Event()
         self._closed = False
 
@@ -90,11 +91,14 @@ class Feeds:
     @contextmanager
     def owning(self, job_id: UUID) -> Iterator[None]:
         """Say that this gateway runs the job, so that its events are published here and need not be looked for."""
-        self._owned.add(job_id)
+        # Counted, since the next attempt may begin here before the last one has quite ended.
+        self._owned[job_id] += 1
         try:
             yield
         finally:
-            self._owned.discard(job_id)
+            self._owned[job_id] -= 1
+            if not self._owned[job_id]:
+                del self._owned[job_id]
             if feed := self._feeds.get(job_id):
                 feed.behind = True
 

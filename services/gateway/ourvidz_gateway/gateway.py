@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
 import structlog
 
+from ourvidz.api.enhance.v1 import enhance_pb2
 from ourvidz_gateway.attempts import CANCELLED_MESSAGE, Attempts
 from ourvidz_gateway.backlog import BacklogView
 from ourvidz_gateway.database import migrate, open_database
 from ourvidz_gateway.dispatch import Dispatcher
+from ourvidz_gateway.enhances import EnhanceRun
 from ourvidz_gateway.errors import DatabaseUnavailable, IdempotencyConflict, NoRenderer, QueueFull
 from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
+from ourvidz_gateway.fetches import FetchRun
+from ourvidz_gateway.guarded_http import GuardedClient
 from ourvidz_gateway.jobs import (
     Accepted,
     Job,
@@ -26,17 +30,21 @@ from ourvidz_gateway.jobs import (
     JobFilter,
     JobStage,
     JobState,
+    Kind,
     NewJob,
     QueueStatus,
 )
 from ourvidz_gateway.plan import RenderPlan
 from ourvidz_gateway.queue import Queue
 from ourvidz_gateway.records import Records, shown_metadata
+from ourvidz_gateway.references import References
 from ourvidz_gateway.renderers import Renderers
-from ourvidz_gateway.runs import RunContext
+from ourvidz_gateway.renders import RenderRun
+from ourvidz_gateway.runs import RunContext, StageRunFactory, cost_of
 from ourvidz_gateway.sessions import Session, SessionCallbacks
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_gateway.signals import Signals
+from ourvidz_serving.storage import ObjectStore
 
 log = structlog.get_logger()
 
@@ -56,8 +64,10 @@ class Gateway:
         renderers: Renderers,
         signals: Signals,
         backlog: BacklogView,
+        references: References,
         queue_limit: int,
     ) -> None:
+        self.references = references
         self._queue = queue
         self._records = records
         self._feeds = feeds
@@ -68,17 +78,23 @@ class Gateway:
         self._queue_limit = queue_limit
 
     async def accept(self, job: NewJob) -> Accepted:
-        """Store a job and wake a dispatcher for it."""
+        """Store a job and wake a dispatcher for it.
+
+        It is refused when any queue that it has to pass is full. The queue length that is told is that of the queue
+        it renders from, this job counted, though it may have to be fetched for or enhanced before it gets there.
+        """
         plan = RenderPlan.from_json(job.request)
-        for kind in {job.kind, plan.kind}:
-            if not self._renderers.configured(kind):
-                raise NoRenderer(f"No {kind} renderer is configured, so {job.job_type} can't be made here.")
-        depth = await self._backlog.depth(job.kind)
-        if depth >= self._queue_limit:
+        kinds = [plan.kind_of(stage) for stage in plan.stages]
+        for kind in kinds:
+            if kind is not Kind.FETCHER and not self._renderers.configured(kind):
+                raise NoRenderer(f"No {kind.server} is configured, so {job.job_type} can't be made here.")
+        depths = [await self._backlog.depth(kind) for kind in kinds]
+        if max(depths) >= self._queue_limit:
             if before := await self._accepted_before(job):
                 return before
-            raise QueueFull(f"{depth} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
-        created_at = await self._queue.accept(job, renderer=plan.kind, stages=plan.stages, cost=plan.cost)
+            raise QueueFull(f"{max(depths)} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
+        cost = cost_of(plan, plan.stages[0])
+        created_at = await self._queue.accept(job, renderer=plan.kind, stages=plan.stages, cost=cost)
         if created_at is None:
             before = await self._accepted_before(job)
             # The key can only have gone in between if it was a day old at this very moment.
@@ -86,7 +102,7 @@ class Gateway:
         self._backlog.accepted(job.kind)
         self._dispatcher.wake(job.kind)
         self._signals.work(job.kind)
-        return Accepted(_as_accepted(job, created_at), queue_length=depth + 1)
+        return Accepted(_as_accepted(job, created_at), queue_length=depths[-1] + 1)
 
     async def _accepted_before(self, job: NewJob) -> Accepted | None:
         """Return the job that stands under the same idempotency key. Raises `IdempotencyConflict` for another request."""
@@ -98,7 +114,8 @@ class Gateway:
         job_id, fingerprint = found
         if fingerprint != job.fingerprint:
             raise IdempotencyConflict("Another request was sent under the same idempotency key.")
-        return Accepted(await self._records.get(job.user_id, job_id), await self._backlog.depth(job.kind))
+        renderer = RenderPlan.from_json(job.request).kind
+        return Accepted(await self._records.get(job.user_id, job_id), await self._backlog.depth(renderer))
 
     async def get(self, user_id: str, job_id: UUID) -> Job:
         """Return one job."""
@@ -133,13 +150,30 @@ class Gateway:
         """Return all queues."""
         return await self._backlog.status()
 
+    def drain(self) -> None:
+        """Claim no more work, because the server drains. What runs goes on; others take it over at the end."""
+        self._dispatcher.drain()
+
     def close_watches(self) -> None:
         """End all watches, because the server drains."""
         self._feeds.close()
 
 
+MAKE_RUNS: Mapping[JobStage, StageRunFactory] = {
+    JobStage.FETCHING: FetchRun,
+    JobStage.ENHANCING: EnhanceRun,
+    JobStage.RENDERING: RenderRun,
+}
+
+_LANGUAGES = {
+    "zh": enhance_pb2.LANGUAGE_CHINESE,
+    "en": enhance_pb2.LANGUAGE_ENGLISH,
+    "prompt": enhance_pb2.LANGUAGE_UNSPECIFIED,
+}
+
+
 @asynccontextmanager
-async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIterator[Gateway]:
     """Bring the schema up to date, start dispatching, and hand everything back at the end."""
     dsn = settings.database_url.get_secret_value()
     await migrate(dsn)
@@ -148,6 +182,10 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         log_database = await stack.enter_async_context(open_database(dsn, max_connections=1, durable=False))
         queue = Queue(database)
         feeds = Feeds(database)
+        client = GuardedClient(
+            settings.reference_hosts, setting="OURVIDZ_REFERENCE_HOSTS", allow_private=settings.allow_private_fetch
+        )
+        references = References(database, store, client)
         # These four know each other: what one sees, another acts on. The lambdas look the dispatcher up when called.
         renderers = Renderers(
             settings.renderers,
@@ -173,9 +211,17 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             writer=writer,
             feeds=feeds,
             renderers=renderers,
+            references=references,
+            enhance_language=_LANGUAGES[settings.enhance_language],
             session_id=lambda: session.id,
         )
-        dispatcher = Dispatcher(queue, context, wait_limit_s=settings.wait_limit_s)
+        dispatcher = Dispatcher(
+            queue,
+            context,
+            make_runs=MAKE_RUNS,
+            wait_limit_s=settings.wait_limit_s,
+            tell_others=lambda kind: signals.work(kind),  # noqa: PLW0108
+        )
         signals = Signals(dsn, on_work=dispatcher.wake, on_cancel=dispatcher.cancel)
         gateway = Gateway(
             queue=queue,
@@ -185,6 +231,7 @@ async def open_gateway(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             renderers=renderers,
             signals=signals,
             backlog=BacklogView(queue, renderers),
+            references=references,
             queue_limit=settings.queue_limit,
         )
         await session.begin()

@@ -48,6 +48,17 @@ class Kind(StrEnum):
         """The queue's name as REST shows it, for example `sdxl_queue`."""
         return f"{self.value}_queue"
 
+    @property
+    def server(self) -> str:
+        """What does this work, in words for users."""
+        match self:
+            case Kind.SDXL | Kind.WAN:
+                return f"{self.value} renderer"
+            case Kind.ENHANCER:
+                return "enhancer"
+            case Kind.FETCHER:
+                return "gateway"
+
 
 @dataclass(frozen=True, slots=True)
 class NewJob:

@@ -1,4 +1,4 @@
-"""The queue: stages of jobs that wait for a renderer, in lanes that share it fairly.
+"""The queue: stages of jobs that wait for what does them, in lanes that share it fairly.
 
 A lane is one user's stages of one kind. Each lane has a virtual time, the work that it has been given; the lane with
 the lowest is next, so a burst of one user never starves another, and a claim costs the same however many wait.
@@ -20,8 +20,10 @@ from ourvidz_gateway.events import event_of, insert_milestone
 from ourvidz_gateway.jobs import JobEvent, JobStage, Kind, NewJob
 
 
-def enter_lane(source: str, *, kind: str, user: str, position: str, count: str = "1") -> str:
+def enter_lane(source: str, *, kind: str, user: str, position: str, count: str = "1", refund: str = "0") -> str:
     """Return the SQL that adds `count` waiting rows of `source` to their lanes; `position` is the lowest of them.
+
+    `refund` is what a lane that there is gets back of what it was charged.
 
     A lane that begins to wait starts where the others stand (the lowest virtual time of those that wait or, when none
     does, the highest ever reached), so that nobody saves up turns by staying away.
@@ -35,8 +37,8 @@ def enter_lane(source: str, *, kind: str, user: str, position: str, count: str =
     {source}
     ON CONFLICT (kind, user_id) DO UPDATE SET
       waiting = lane.waiting + excluded.waiting,
-      virtual_time = CASE WHEN lane.waiting > 0 THEN lane.virtual_time
-                          ELSE greatest(lane.virtual_time, excluded.virtual_time) END,
+      virtual_time = CASE WHEN lane.waiting > 0 THEN lane.virtual_time - {refund}
+                          ELSE greatest(lane.virtual_time - {refund}, excluded.virtual_time) END,
       head_position = CASE WHEN lane.waiting > 0 THEN least(lane.head_position, excluded.head_position)
                            ELSE excluded.head_position END
     """
@@ -144,7 +146,12 @@ SELECT DISTINCT kind FROM due
 
 _NEXT_DUE = "SELECT extract(epoch FROM min(ready_at) - now())::double precision AS due_in_s FROM queue WHERE NOT ready"
 
-_OVERDUE = "SELECT job_id FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
+_WAITING = """
+SELECT kind FROM unnest($1::text[]) AS of (kind)
+WHERE EXISTS (SELECT FROM lanes WHERE lanes.kind = of.kind AND lanes.waiting > 0)
+"""
+
+_OVERDUE = "SELECT job_id, kind FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
 
 # A row that leaves the queue without being claimed: its user cancelled, or it has waited too long.
 _WITHDRAW = f"""
@@ -274,9 +281,13 @@ class Queue:
         row = await self._database.fetchrow(_NEXT_DUE)
         return kinds, _present(row)["due_in_s"]
 
-    async def overdue(self, patience_s: float) -> list[UUID]:
-        """Return jobs whose stage has waited for longer than `patience_s` seconds, at most 100."""
-        return [row["job_id"] for row in await self._database.fetch(_OVERDUE, patience_s)]
+    async def waiting(self) -> list[Kind]:
+        """Return the kinds that something waits for."""
+        return [Kind(row["kind"]) for row in await self._database.fetch(_WAITING, list(Kind))]
+
+    async def overdue(self, patience_s: float) -> list[tuple[UUID, Kind]]:
+        """Return jobs whose stage has waited for longer than `patience_s` seconds, and for what; at most 100."""
+        return [(row["job_id"], Kind(row["kind"])) for row in await self._database.fetch(_OVERDUE, patience_s)]
 
     async def withdraw(self, job_id: UUID, *, state: str, message: str) -> JobEvent | None:
         """End a job that waits, as cancelled or failed; None when it does not wait."""

@@ -1,4 +1,4 @@
-"""The renderers that this gateway can reach: found by address or DNS, watched through their health.
+"""The renderers and enhancers that this gateway can reach: found by address or DNS, watched through their health.
 
 A renderer takes work while its health says SERVING. Which of its slots are taken stands in the database, where all
 gateways see the same. An address that DNS no longer names gets no new work; it is not dead, and what runs there goes on.
@@ -16,6 +16,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ourvidz.api.enhance.v1 import enhance_pb2, enhance_pb2_grpc
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.errors import DatabaseUnavailable
@@ -25,6 +26,7 @@ from ourvidz_serving.channel import open_channel
 log = structlog.get_logger()
 
 RENDER_SERVICE = "ourvidz.api.render.v1.RenderService"
+ENHANCE_SERVICE = "ourvidz.api.enhance.v1.EnhanceService"
 DNS_INTERVAL_S = 5.0
 CALL_TIMEOUT_S = 5.0
 
@@ -146,10 +148,11 @@ class Renderers:
 
     async def _watch(self, kind: Kind, address: str, renderer: _Renderer) -> None:
         """Follow one renderer's health for ever."""
+        service = ENHANCE_SERVICE if kind is Kind.ENHANCER else RENDER_SERVICE
         while True:
             try:
                 async for health in health_pb2_grpc.HealthStub(renderer.channel).Watch(
-                    health_pb2.HealthCheckRequest(service=RENDER_SERVICE)
+                    health_pb2.HealthCheckRequest(service=service)
                 ):
                     serving = health.status == health_pb2.HealthCheckResponse.SERVING
                     if serving and not renderer.ready:
@@ -170,17 +173,29 @@ class Renderers:
 
     async def _register(self, kind: Kind, address: str, renderer: _Renderer) -> bool:
         """Make sure that the renderer's slots stand in the database; False when it is of another kind."""
-        stub = render_pb2_grpc.RenderServiceStub(renderer.channel)
-        about = await stub.GetRenderer(render_pb2.GetRendererRequest(), timeout=CALL_TIMEOUT_S)
-        if about.kind != kind:
-            log.error("renderer is of another kind", address=address, expected=kind, found=about.kind)
+        slot_count = await _slot_count(kind, address, renderer.channel)
+        if slot_count is None:
             return False
-        await self._database.execute(_REGISTER, kind, address, about.slot_count)
-        await self._database.execute(_SHRINK, kind, address, about.slot_count)
+        await self._database.execute(_REGISTER, kind, address, slot_count)
+        await self._database.execute(_SHRINK, kind, address, slot_count)
         return True
 
     def _open(self, address: str) -> grpc.aio.Channel:
         return open_channel(address, service_token=self._service_token)
+
+
+async def _slot_count(kind: Kind, address: str, channel: grpc.aio.Channel) -> int | None:
+    """Ask a server how many slots it has; None when it is of another kind."""
+    if kind is Kind.ENHANCER:
+        enhancer = enhance_pb2_grpc.EnhanceServiceStub(channel)
+        about_enhancer = await enhancer.GetEnhancer(enhance_pb2.GetEnhancerRequest(), timeout=CALL_TIMEOUT_S)
+        return int(about_enhancer.slot_count)
+    renderer = render_pb2_grpc.RenderServiceStub(channel)
+    about = await renderer.GetRenderer(render_pb2.GetRendererRequest(), timeout=CALL_TIMEOUT_S)
+    if about.kind != kind:
+        log.error("renderer is of another kind", address=address, expected=kind, found=about.kind)
+        return None
+    return int(about.slot_count)
 
 
 async def _resolve(target: str) -> list[str]:

@@ -1,58 +1,64 @@
-"""One rendering attempt, from the claim to its recorded end.
+"""One attempt at a stage, from the claim to its recorded end: what fetching, enhancing and rendering have in common.
 
-The renderer keeps the render by its own name, `<job>/<attempt>`, so the run may lose the stream, or hand over to
-another gateway, and attach again without a step being rendered twice.
+What a stage does is a `StageRun`, one class for each stage. How often it is tried, what becomes of a cancel, and how
+the end is recorded through outages of the database is the same for all, and stands here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 from uuid import UUID
 
-import grpc
 import structlog
 import tenacity
-from grpc_status import rpc_status
 
-from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
-from ourvidz.rpc_status import parse
+from ourvidz.api.enhance.v1 import enhance_pb2
+from ourvidz.api.render.v1 import render_pb2
+from ourvidz.rpc_status import ParsedError
 from ourvidz_gateway.attempts import CANCELLED_MESSAGE, Attempts
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.errors import DatabaseUnavailable
-from ourvidz_gateway.events import EventWriter, Progress
+from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
-from ourvidz_gateway.jobs import JobEvent, JobStage, StepDetail
-from ourvidz_gateway.plan import RenderPlan, plan_to_request
+from ourvidz_gateway.jobs import JobEvent, JobStage, Kind
+from ourvidz_gateway.plan import RenderPlan
 from ourvidz_gateway.queue import Claim
 from ourvidz_gateway.renderers import Renderers
 
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3
-LOST_PATIENCE_S = 10.0
-"""How long a renderer may be out of reach before its attempt is given up."""
-REATTACH_INTERVAL_S = 0.5
+"""Attempts that count, over all stages of a job."""
 COOL_S = 1.0
-"""How long a slot is left alone whose renderer said that it is busy, when it gave no time."""
+"""How long a slot is left alone whose server said that it is busy, when it gave no time."""
 MISCONFIGURED_COOL_S = 10.0
-DENOISING_SHARE = 95
-"""Percent of the progress that the steps make up; the rest is decoding and storing."""
 
 RENDERER_LOST = "RENDERER_LOST"
-DEADLINE = "DEADLINE_EXCEEDED"
-DEADLY = frozenset({"ENGINE_DIED", RENDERER_LOST})
-"""Reasons after which a job is suspected of taking renderers down."""
+ENHANCER_LOST = "ENHANCER_LOST"
+DEADLY = frozenset({"ENGINE_DIED", RENDERER_LOST, ENHANCER_LOST})
+"""Reasons after which a job is suspected of taking servers down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """The stage is done and another one follows, which reads `plan`; the plan's stages are what they were."""
+
+    plan: RenderPlan
+    warnings: Sequence[str] = ()
+    """What the user should know, in words; they are added to the job's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The outputs are stored."""
+    """The last stage is done: the outputs are stored."""
 
-    finished: render_pb2.Finished
+    outputs: Sequence[render_pb2.Output]
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """What it adds to the job's metadata."""
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +71,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Another attempt may work. `counts`: this one was one of the three."""
+    """Another attempt may work.
+
+    One that `counts` is one of the three that a job has, and the next comes after a delay that doubles. One that does
+    not count is not charged to its user, comes again after `delay_s` seconds, and leaves its slot alone for `cool_s`.
+    """
 
     reason: str
     counts: bool
     cool_s: float = 0.0
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,18 @@ class Cancelled:
     outputs: Sequence[render_pb2.Output] = ()
 
 
-Outcome = Completed | Failed | Retry | Cancelled
+Outcome = Advanced | Completed | Failed | Retry | Cancelled
+
+
+class References(Protocol):
+    """Where a job's reference pictures come from."""
+
+    async def settle(self, plan: RenderPlan, *, user_id: str, job_id: UUID) -> tuple[RenderPlan, list[str]]:
+        """Return the plan with its references stored, and a warning in words for each that can't be had.
+
+        Raises `StorageUnavailable` and `DatabaseUnavailable`. Done again for the same job, it comes to the same.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,31 +113,85 @@ class RunContext:
     writer: EventWriter
     feeds: Feeds
     renderers: Renderers
+    references: References
+    enhance_language: enhance_pb2.Language.ValueType
+    """The language that prompts are enhanced in."""
     session_id: Callable[[], UUID]
 
 
-class RenderRun:
-    """One attempt at the rendering stage of one job. Cancelling its task abandons it: the renderer keeps the render."""
+class StageRun(Protocol):
+    """The work of one attempt at one stage. It records nothing: it says how it ended, and `Run` stores that."""
 
-    def __init__(self, claim: Claim, context: RunContext) -> None:
+    async def run(self, cancel: asyncio.Event) -> Outcome:
+        """Do the work to its end.
+
+        `cancel` is set, perhaps from the start, when the job's user cancels it: then the work is stopped and
+        `Cancelled` returned soon (`unless_cancelled` does so for work that needs no more than to be dropped).
+        When the task is cancelled instead, this gateway leaves or has lost the attempt: stop at once and let
+        `CancelledError` through; a successor runs the same attempt again. What can pass (a server or a store that is
+        away) is a `Retry` that does not count. Any exception is a bug of ours and counts as a failure.
+        """
+        ...
+
+
+StageRunFactory = Callable[[Claim, RenderPlan, RunContext], StageRun]
+"""Makes a stage's run, from what was claimed and the plan as the stages before left it. Touches nothing yet."""
+
+
+def cost_of(plan: RenderPlan, stage: JobStage) -> float:
+    """Return the work that a stage brings its lane; lanes of one kind share by it, and no two kinds share a lane."""
+    return plan.cost if stage is JobStage.RENDERING else 1.0
+
+
+def stage_after(plan: RenderPlan, stage: JobStage) -> JobStage:
+    """Return the stage that follows one that is not the last."""
+    return plan.stages[plan.stages.index(stage) + 1]
+
+
+async def unless_cancelled(work: Coroutine[Any, Any, Outcome], cancel: asyncio.Event) -> Outcome:
+    """Return how `work` ends; if `cancel` is set before that, stop it and return `Cancelled`."""
+    working = asyncio.create_task(work)
+    asked = asyncio.create_task(cancel.wait())
+    try:
+        await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
+        return Cancelled() if asked.done() and not working.done() else await working
+    finally:
+        for task in (working, asked):
+            task.cancel()
+        await asyncio.gather(working, asked, return_exceptions=True)
+
+
+def retry_elsewhere(parsed: ParsedError, claim: Claim) -> Retry | None:
+    """Return what follows when a server does not take an attempt that it could make; None for other errors."""
+    match parsed.reason:
+        case "BUSY" | "DRAINING" | "MODEL_NOT_LOADED":
+            return Retry(parsed.reason, counts=False, cool_s=parsed.retry_after_s or COOL_S)
+        case "CANCELLED":
+            return Retry(parsed.reason, counts=False)
+        case "UNAUTHENTICATED" | "PERMISSION_DENIED":
+            log.error("the server does not accept this gateway's service token", kind=claim.kind, address=claim.address)
+            return Retry(parsed.reason, counts=False, cool_s=MISCONFIGURED_COOL_S)
+        case _:
+            return None
+
+
+class Run:
+    """One attempt. Cancelling its task abandons it, for a successor to take over."""
+
+    def __init__(self, claim: Claim, make: StageRunFactory, context: RunContext) -> None:
         self.claim = claim
+        self._make = make
         self._context = context
         self._session_id = context.session_id()
         self._plan: RenderPlan
-        self._begun = claim.accepted
         self._cancel = asyncio.Event()
-        self._seen = 0
-        """Index of the renderer's last event that was seen."""
-        self._steps_done = 0
-        self._lost_since: float | None = None
-        self._uploading = False
 
     def cancel(self) -> None:
-        """Stop the render because its user wants so. Returns at once."""
+        """Stop the work because the job's user wants so. Returns at once."""
         self._cancel.set()
 
     async def run(self) -> Outcome:
-        """Render and record how it ended; return that."""
+        """Do the stage's work and record how it ended; return that."""
         with self._context.feeds.owning(self.claim.job_id):
             try:
                 self._plan = RenderPlan.from_json(self.claim.request)
@@ -123,130 +199,9 @@ class RenderRun:
                 log.exception("a job can't be read")
                 outcome: Outcome = Failed("UNREADABLE", "The job was stored by a version that this one can't read.")
             else:
-                outcome = await self._render_in_time()
+                outcome = await self._make(self.claim, self._plan, self._context).run(self._cancel)
             await self.record(outcome)
         return outcome
-
-    async def _render_in_time(self) -> Outcome:
-        async with self._context.renderers.channel(self.claim.kind, self.claim.address) as channel:
-            stub = render_pb2_grpc.RenderServiceStub(channel)
-            canceller = asyncio.create_task(self._cancel_when_asked(stub), name=f"cancel {self.claim.render_id}")
-            try:
-                async with asyncio.timeout(self.claim.remaining_s):
-                    return await self._render(stub)
-            except TimeoutError:
-                await self._stop(stub)
-                minutes = self._plan.deadline_s / 60
-                return Failed(DEADLINE, f"Rendering took longer than {minutes:g} minutes and was stopped.")
-            finally:
-                canceller.cancel()
-                await asyncio.gather(canceller, return_exceptions=True)
-
-    async def _render(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> Outcome:
-        while True:
-            if self._cancel.is_set() and not self._begun:
-                return Cancelled()
-            try:
-                async for response in stub.Render(self._request()):
-                    self._lost_since = None
-                    if response.index:
-                        self._seen = response.index
-                    if response.WhichOneof("event") == "finished":
-                        return Completed(response.finished)
-                    await self._tell(response)
-                return Retry("STREAM_ENDED", counts=True)
-            except grpc.aio.AioRpcError as error:
-                outcome = self._outcome_of(error)
-            if outcome is not None:
-                return outcome
-            await asyncio.sleep(REATTACH_INTERVAL_S)
-
-    def _request(self) -> render_pb2.RenderRequest:
-        claim = self.claim
-        request = plan_to_request(self._plan, claim.render_id, claim.user_id, claim.job_id, claim.attempt)
-        request.attach_only = self._begun
-        request.resume_from = self._seen
-        return request
-
-    async def _tell(self, response: render_pb2.RenderResponse) -> None:
-        """Pass on what the renderer says, as the job's progress."""
-        match response.WhichOneof("event"):
-            case "accepted" if not self._begun:
-                self._begun = True
-                try:
-                    await self._context.attempts.begun(self.claim, self._session_id)
-                except DatabaseUnavailable:
-                    # A successor will ask for the render instead of attaching to it, which comes to the same as long
-                    # as this renderer lives.
-                    log.warning("database away, the start of the render is not recorded")
-            case "step":
-                step = response.step
-                self._steps_done = step.image_index * step.step_count + step.step
-                detail = StepDetail(step.step, step.step_count, step.image_index, step.image_count)
-                self._progress(JobStage.RENDERING, detail)
-            case "uploading" if self._steps_done == self._steps_total and not self._uploading:
-                self._uploading = True
-                self._progress(JobStage.UPLOADING)
-
-    def _progress(self, stage: JobStage, step: StepDetail | None = None) -> None:
-        percent = min(DENOISING_SHARE, DENOISING_SHARE * self._steps_done // self._steps_total)
-        self._context.writer.tell(
-            Progress(self.claim.job_id, self.claim.attempt, stage, percent, render_index=self._seen, step=step)
-        )
-
-    @property
-    def _steps_total(self) -> int:
-        return self._plan.step_count * self._plan.image_count
-
-    def _outcome_of(self, error: grpc.aio.AioRpcError) -> Outcome | None:
-        """Say what a broken stream means; None: attach again."""
-        parsed = parse(error)
-        match parsed.reason:
-            case "CANCELLED" if self._cancel.is_set():
-                return Cancelled(_stored_outputs(error))
-            case "BUSY" | "DRAINING" | "MODEL_NOT_LOADED":
-                return Retry(parsed.reason, counts=False, cool_s=parsed.retry_after_s or COOL_S)
-            case "CANCELLED":
-                return Retry(parsed.reason, counts=False)
-            case "RENDER_NOT_FOUND":
-                # It was begun, and its renderer does not know it any more: the renderer has been replaced.
-                return Cancelled() if self._cancel.is_set() else Retry(RENDERER_LOST, counts=True)
-            case "INVALID_REQUEST" | "RENDER_EXISTS" | "OUTPUT_TOO_LARGE":
-                return Failed(parsed.reason, f"The renderer refused the job: {parsed.message}")
-            case "UNAUTHENTICATED" | "PERMISSION_DENIED":
-                log.error("the renderer does not accept this gateway's service token", address=self.claim.address)
-                return Retry(parsed.reason, counts=False, cool_s=MISCONFIGURED_COOL_S)
-            case "UNAVAILABLE":
-                return self._lost(parsed.message)
-            case reason:
-                return Cancelled() if self._cancel.is_set() else Retry(reason, counts=True)
-
-    def _lost(self, message: str) -> Outcome | None:
-        """Say what to do when the renderer can't be reached: attach again for a while, then give the attempt up."""
-        now = time.monotonic()
-        self._lost_since = self._lost_since or now
-        log.warning("lost the renderer, attaching again", address=self.claim.address, error=message)
-        if now - self._lost_since < LOST_PATIENCE_S:
-            return None
-        return Cancelled() if self._cancel.is_set() else Retry(RENDERER_LOST, counts=self._begun)
-
-    async def _cancel_when_asked(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> None:
-        await self._cancel.wait()
-        heard = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_result(lambda heard: not heard), wait=tenacity.wait_fixed(REATTACH_INTERVAL_S)
-        )
-        await heard(self._stop, stub)
-
-    async def _stop(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> bool:
-        """Cancel the render at the renderer; return whether it heard, and not before the render was there."""
-        try:
-            response = await stub.CancelRender(
-                render_pb2.CancelRenderRequest(render_id=self.claim.render_id), timeout=5
-            )
-        except grpc.aio.AioRpcError as error:
-            log.warning("cancelling did not reach the renderer", address=self.claim.address, error=error.details())
-            return False
-        return bool(response.state != render_pb2.CancelRenderResponse.STATE_UNKNOWN)
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception_type(DatabaseUnavailable),
@@ -263,17 +218,31 @@ class RenderRun:
         log.info("attempt ended", outcome=type(outcome).__name__, state=event.state)
         self._context.feeds.publish([event])
 
+    def next_kind(self, outcome: Outcome) -> Kind | None:
+        """Return the kind that the job waits for after this outcome; None when it does not wait."""
+        match outcome:
+            case Advanced(plan):
+                return plan.kind_of(stage_after(plan, self.claim.stage))
+            case Retry():
+                return self.claim.kind
+            case _:
+                return None
+
     async def _store(self, outcome: Outcome) -> JobEvent | None:
         attempts, claim, session_id = self._context.attempts, self.claim, self._session_id
         match outcome:
-            case Completed(finished):
-                return await attempts.complete(
+            case Advanced(plan, warnings):
+                stage = stage_after(plan, claim.stage)
+                return await attempts.advance(
                     claim,
                     session_id,
-                    outputs=finished.outputs,
-                    result=_result_of(finished, self._plan),
-                    warnings=list(finished.warnings),
+                    request=plan.to_json(),
+                    warnings=warnings,
+                    kind=plan.kind_of(stage),
+                    cost=cost_of(plan, stage),
                 )
+            case Completed(outputs, result, warnings):
+                return await attempts.complete(claim, session_id, outputs=outputs, result=result, warnings=warnings)
             case Cancelled(outputs):
                 return await attempts.cancelled(
                     claim,
@@ -284,48 +253,26 @@ class RenderRun:
                 )
             case Failed(reason, message):
                 return await attempts.fail(claim, session_id, reason=reason, message=message)
-            case Retry(reason, counts, cool_s):
-                failures = await attempts.failures(claim.job_id)
-                if counts and failures + 1 >= MAX_ATTEMPTS:
-                    return await attempts.fail(
-                        claim,
-                        session_id,
-                        reason=reason,
-                        message=f"Rendering failed {MAX_ATTEMPTS} times; the last time: {reason}.",
-                        quarantine=reason in DEADLY,
-                    )
-                delay_s = 2.0**failures if counts else 0.0
-                return await attempts.retry(
-                    claim,
-                    session_id,
-                    reason=reason,
-                    counts=counts,
-                    delay_s=delay_s,
-                    cool_s=cool_s,
-                    cost=self._plan.cost,
-                )
+            case Retry():
+                return await self._store_retry(outcome)
 
-
-def _stored_outputs(error: grpc.aio.AioRpcError) -> Sequence[render_pb2.Output]:
-    """Return the outputs that a cancelled render had stored, which come as a detail of its status."""
-    status = rpc_status.from_call(error)
-    finished = render_pb2.Finished()
-    for detail in status.details if status else ():
-        if detail.Unpack(finished):
-            return finished.outputs
-    return ()
-
-
-def _result_of(finished: render_pb2.Finished, plan: RenderPlan) -> dict[str, Any]:
-    """Return what the result adds to the job's metadata."""
-    result: dict[str, Any] = {
-        "seed": finished.outputs[0].seed if finished.outputs else plan.seed,
-        "model": finished.model,
-        "width": plan.width_px,
-        "height": plan.height_px,
-        "timings": {timing.stage: timing.duration.ToTimedelta().total_seconds() for timing in finished.timings},
-        "peak_memory_bytes": finished.peak_memory_bytes,
-    }
-    if finished.memory_rung:
-        result["memory_rung"] = finished.memory_rung
-    return result
+    async def _store_retry(self, outcome: Retry) -> JobEvent | None:
+        attempts, claim, session_id = self._context.attempts, self.claim, self._session_id
+        failures = await attempts.failures(claim.job_id)
+        if outcome.counts and failures + 1 >= MAX_ATTEMPTS:
+            return await attempts.fail(
+                claim,
+                session_id,
+                reason=outcome.reason,
+                message=f"The job failed {MAX_ATTEMPTS} times; the last time while {claim.stage}: {outcome.reason}.",
+                quarantine=outcome.reason in DEADLY,
+            )
+        return await attempts.retry(
+            claim,
+            session_id,
+            reason=outcome.reason,
+            counts=outcome.counts,
+            delay_s=2.0**failures if outcome.counts else outcome.delay_s,
+            cool_s=outcome.cool_s,
+            cost=cost_of(self._plan, claim.stage),
+        )

@@ -2,6 +2,8 @@
 
 A gateway that stops beating is declared dead by another, which takes over its running attempts. The session's id is
 part of every attempt's fence, so whatever the dead one still does changes nothing.
+
+A session also brings the slots in which its gateway fetches reference pictures; they come and go with it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from ourvidz_gateway.queue import Claim
 
 log = structlog.get_logger()
 
-_BEGIN = "INSERT INTO gateway_sessions (id, name, lease_until) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))"
+FETCH_SLOTS = 8
+"""Jobs that one gateway fetches references for at once."""
+
+_BEGIN = """
+WITH session AS (
+  INSERT INTO gateway_sessions (id, name, lease_until)
+  VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+)
+INSERT INTO renderer_slots (kind, address, slot) SELECT 'fetcher', $4, generate_series(0, $5::integer - 1)
+"""
 
 _BEAT = """
 UPDATE gateway_sessions SET lease_until = clock_timestamp() + make_interval(secs => $2)
@@ -51,10 +62,14 @@ WITH mine AS (
 {_AS_CLAIMS}
 """
 
-_RELEASE = "UPDATE gateway_sessions SET ended_at = clock_timestamp(), lease_until = '-infinity' WHERE id = $1"
+_RELEASE = """
+WITH slots AS (DELETE FROM renderer_slots WHERE kind = 'fetcher' AND address = $2)
+UPDATE gateway_sessions SET ended_at = clock_timestamp(), lease_until = '-infinity' WHERE id = $1
+"""
 
 # A session that was released is free at once. One that fell silent is dead only to a gateway that has itself been in
-# touch with the database for a whole lease: after an outage everybody gets the time to beat again.
+# touch with the database for a whole lease: after an outage everybody gets the time to beat again. A fetch that is taken
+# over needs no slot of its successor's: those that a gateway had are gone with it.
 _TAKE_OVER = f"""
 WITH dead AS (
   SELECT id FROM gateway_sessions s
@@ -64,6 +79,7 @@ WITH dead AS (
   FOR UPDATE SKIP LOCKED
 ),
 ended AS (UPDATE gateway_sessions SET ended_at = coalesce(ended_at, clock_timestamp()) FROM dead WHERE gateway_sessions.id = dead.id),
+slots AS (DELETE FROM renderer_slots s USING dead WHERE s.kind = 'fetcher' AND s.address = 'gateway:' || dead.id),
 mine AS (
   UPDATE attempts SET session_id = $1 FROM dead WHERE attempts.session_id = dead.id AND attempts.ended_at IS NULL
   RETURNING attempts.*
@@ -76,6 +92,12 @@ _FORGET = """
 DELETE FROM gateway_sessions s WHERE ended_at < now() - interval '1 day'
   AND NOT EXISTS (SELECT FROM attempts a WHERE a.session_id = s.id AND a.ended_at IS NULL)
 """
+
+
+def fetch_address(session_id: UUID) -> str:
+    """Return the address of the slots that a gateway fetches in."""
+    return f"gateway:{session_id}"
+
 
 LOST_ANSWER_S = 1.5 * COMMAND_TIMEOUT_S
 """An attempt that is older than this and not run here is not a claim whose answer is still on its way."""
@@ -109,7 +131,9 @@ class Session:
     async def begin(self) -> None:
         """Start a session; its id is new each time."""
         session_id = uuid4()
-        await self._database.execute(_BEGIN, session_id, self._name, self._lease_s)
+        await self._database.execute(
+            _BEGIN, session_id, self._name, self._lease_s, fetch_address(session_id), FETCH_SLOTS
+        )
         self.id = session_id  # not before: what is claimed under a session that does not stand is nobody's
         await self._database.execute(_FORGET)
         self._in_touch_since = time.monotonic()
@@ -126,7 +150,7 @@ class Session:
 
     async def release(self) -> None:
         """End the session, so that others take over what it runs at once."""
-        await self._database.execute(_RELEASE, self.id)
+        await self._database.execute(_RELEASE, self.id, fetch_address(self.id))
 
     async def _beat(self) -> None:
         if await self._database.fetchrow(_BEAT, self.id, self._lease_s) is None:

@@ -1,5 +1,7 @@
 """What operators see of the REST API."""
 
+from typing import Any
+
 import httpx
 import pytest
 import structlog
@@ -60,3 +62,22 @@ async def test_a_request_continues_its_callers_trace(registry):
     await observed({"type": "http", "method": "GET", "path": "/", "headers": headers}, None, None)
 
     assert seen == [TRACE]
+
+
+async def test_methods_that_callers_make_up_are_one_in_the_metrics():
+    registry = CollectorRegistry()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = type("Route", (), {"path": "/api/jobs"})()
+        await send({"type": "http.response.start", "status": 405, "headers": []})
+
+    observed = Observed(app, registry=registry, traces=open_provider("test"))
+
+    async def send(_: Any) -> None:
+        pass
+
+    for method in ("GET", "MADE", "UP"):
+        await observed({"type": "http", "method": method, "path": "/api/jobs", "headers": []}, None, send)  # type: ignore[arg-type]
+
+    methods = {sample.labels["method"] for family in registry.collect() for sample in family.samples}
+    assert methods == {"GET", "unknown"}
