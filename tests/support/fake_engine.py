@@ -1,9 +1,12 @@
 """A small engine without any model, imported in the child only. Words of the prompt say what it does:
 
 - `hold:I:S`: at step S of image I, tell the test's gate and wait until it lets go
+- `hold-frame:F`: the same before frame F of a clip
 - `endless`: go on with the last step for ever, checking for a cancel
 - `chatty`: say 200 kB with each step
-- `oom`, `invalid`, `bug`, `few`: fail in that way; `few` leaves the last picture out
+- `echo`: make the reference pictures themselves: each image the one, or a clip's first and last frame
+- `oom`, `invalid`, `bug`: fail in that way
+- `few`, `many`, `small`: make one picture or frame too few, one too many, or all of half the size
 """
 
 from __future__ import annotations
@@ -31,30 +34,59 @@ class FakeEngine:
             self._hold()
         if self._config.get("broken"):
             raise ModelUnavailable("there are no weights")
-        return EngineInfo(MODEL, "none", SIZES, 6, 0, 50)
+        sizes = [(width, height) for width, height in self._config.get("sizes", SIZES)]
+        return EngineInfo(MODEL, "none", sizes, 6, self._config.get("max_frame_count", 0), 50)
 
     def run(self, task: RenderTask, session: RenderSession) -> None:
-        images, seed = task.request.images, task.seed
-        words = images.sampling.prompt.split()
+        request = task.request
+        words = (request.clip if request.HasField("clip") else request.images).sampling.prompt.split()
         self._fail(words)
         session.warn("painted, not rendered")
-        for index in range(images.image_count - ("few" in words)):
-            for step in range(1, images.sampling.step_count + 1):
-                session.check()
-                if f"hold:{index}:{step}" in words:
-                    self._hold()
-                if "chatty" in words:
-                    session.loading(f"{index}:{step}".ljust(200_000))
-                session.step(step, images.sampling.step_count, index, images.image_count)
-                if session.wants_previews:
-                    session.preview(np.full((512, 256, 3), step, np.uint8), index, step)
-            while "endless" in words:
-                session.check()
-                time.sleep(0.005)
-            session.frame(index, paint((seed + index) % 2**32, images.width_px, images.height_px))
+        if task.pictures:
+            session.reference_engine("echo")
+        if b"\x89PNG" in task.request_bytes:
+            session.warn("the request carries a file")
+        if request.HasField("clip"):
+            self._make_clip(task, words, session)
+        else:
+            self._make_images(task, words, session)
         session.timing("denoise", 0.5)
         session.peak_memory(12_345)
         session.memory_rung("vae_tiling")
+
+    def _make_images(self, task: RenderTask, words: list[str], session: RenderSession) -> None:
+        images = task.request.images
+        for index in range(images.image_count - ("few" in words)):
+            self._denoise(words, session, images.sampling.step_count, index, images.image_count)
+            picture = paint((task.seed + index) % 2**32, images.width_px, images.height_px)
+            session.frame(index, task.pictures["reference"] if "echo" in words else picture)
+
+    def _make_clip(self, task: RenderTask, words: list[str], session: RenderSession) -> None:
+        clip = task.request.clip
+        self._denoise(words, session, clip.sampling.step_count, 0, 1)
+        echoed = {0: "start_frame", clip.frame_count - 1: "end_frame"} if "echo" in words else {}
+        for index in range(clip.frame_count - ("few" in words) + ("many" in words)):
+            session.check()
+            if f"hold-frame:{index}" in words:
+                self._hold()
+            pixels = paint_frame(task.seed, index, clip.width_px, clip.height_px)
+            if echoed.get(index) in task.pictures:
+                pixels = task.pictures[echoed[index]]
+            session.frame(0, pixels[::2, ::2].copy() if "small" in words else pixels)
+
+    def _denoise(self, words: list[str], session: RenderSession, steps: int, index: int, count: int) -> None:
+        for step in range(1, steps + 1):
+            session.check()
+            if f"hold:{index}:{step}" in words:
+                self._hold()
+            if "chatty" in words:
+                session.loading(f"{index}:{step}".ljust(200_000))
+            session.step(step, steps, index, count)
+            if session.wants_previews:
+                session.preview(np.full((512, 256, 3), step, np.uint8), index, step)
+        while "endless" in words:
+            session.check()
+            time.sleep(0.005)
 
     def _fail(self, words: list[str]) -> None:
         if "oom" in words:
@@ -75,6 +107,12 @@ class FakeEngine:
 def paint(seed: int, width_px: int, height_px: int) -> Pixels:
     """The picture that belongs to a seed."""
     return np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), np.uint8)
+
+
+def paint_frame(seed: int, index: int, width_px: int, height_px: int) -> Pixels:
+    """Frame `index` of the clip that belongs to a seed: coloured squares that move to the right, 8 pixels a frame."""
+    squares = paint(seed, width_px // 16, height_px // 16).repeat(16, 0).repeat(16, 1)
+    return np.roll(squares, 8 * index, axis=1)
 
 
 def create_engine(config: dict[str, Any]) -> FakeEngine:

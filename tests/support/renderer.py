@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import ParsedError, parse
 from ourvidz_serving.engines.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.renderer import SERVICE
 from ourvidz_serving.rendering.renders import Renders
@@ -24,6 +26,7 @@ from ourvidz_serving.storage import LocalStore, ObjectInfo, StoreUnavailable
 
 FACTORY = "support.fake_engine:create_engine"
 BUCKET = "pictures"
+REFERENCES = "references"
 
 
 class Gate:
@@ -73,6 +76,10 @@ class SwitchedStore(LocalStore):
     async def get(self, bucket: str, key: str) -> bytes:
         self._reach()
         return await super().get(bucket, key)
+
+    async def stat(self, bucket: str, key: str) -> ObjectInfo:
+        self._reach()
+        return await super().stat(bucket, key)
 
     async def put(
         self, bucket: str, key: str, data: bytes, *, content_type: str, if_absent: bool = False
@@ -154,7 +161,11 @@ async def failure_of(call: grpc.aio.UnaryStreamCall[Any, Any]) -> ParsedError:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *, config: dict[str, Any] | None = None, policy: RenderPolicy | None = None
+    folder: Path,
+    *,
+    config: dict[str, Any] | None = None,
+    policy: RenderPolicy | None = None,
+    clip_encoder: ClipEncoderFactory | None = None,
 ) -> AsyncIterator[Renderer]:
     """Run a renderer whose objects and gate are in `folder`; a second one there finds what the first one stored."""
     async with Gate.at(folder / "gate") as gate:
@@ -168,8 +179,10 @@ async def serving(
             store,
             kind="sdxl",
             buckets=[BUCKET],
+            reference_buckets=[REFERENCES],
             registry=server.registry,
             policy=policy or RenderPolicy(first_retry_s=0.01),
+            clip_encoder=clip_encoder,
         )
         render_pb2_grpc.add_RenderServiceServicer_to_server(servicer, server.grpc)
         server.add_service(SERVICE)
@@ -196,6 +209,7 @@ def ask(
     images: int = 1,
     steps: int = 2,
     seed: int | None = 7,
+    reference: render_pb2.ImageSource | None = None,
     **more: Any,
 ) -> render_pb2.RenderRequest:
     """A request for small pictures; the prompt says what the engine does."""
@@ -207,6 +221,36 @@ def ask(
             width_px=64,
             height_px=48,
             image_count=images,
+            reference=None if reference is None else render_pb2.ImageReference(source=reference, influence=0.5),
+        ),
+        **more,
+    )
+
+
+def ask_clip(
+    prompt: str = "a fox",
+    *,
+    render_id: str = "job/1",
+    frames: int = 8,
+    size: tuple[int, int] = (64, 96),
+    seed: int | None = 7,
+    start_frame: render_pb2.ImageSource | None = None,
+    end_frame: render_pb2.ImageSource | None = None,
+    **more: Any,
+) -> render_pb2.RenderRequest:
+    """A request for a clip of 5 seconds; the prompt says what the engine does."""
+    width_px, height_px = size
+    return render_pb2.RenderRequest(
+        render_id=render_id,
+        output=render_pb2.OutputLocation(bucket=BUCKET, prefix=f"user/{render_id}"),
+        clip=render_pb2.Clip(
+            sampling=render_pb2.Sampling(prompt=prompt, step_count=2, guidance_scale=6.5, seed=seed),
+            width_px=width_px,
+            height_px=height_px,
+            frame_count=frames,
+            duration=Duration(seconds=5),
+            start_frame=start_frame,
+            end_frame=end_frame,
         ),
         **more,
     )

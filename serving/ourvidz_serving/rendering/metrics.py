@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.engines.process import EngineState
 from ourvidz_serving.errors import ServiceError
 
-STAGES = ("load", "text_encode", "denoise", "decode", "encode", "upload")
+STAGES = ("load", "text_encode", "reference_encode", "denoise", "decode", "encode", "upload")
 """The stages that a render's time is told apart by, in the order in which they run."""
 
 _STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 900.0)
@@ -27,6 +28,10 @@ class RenderMetrics:
             buckets=_STAGE_BUCKETS_S,
             registry=registry,
         )
+        self._outputs = Counter(
+            "ourvidz_render_outputs", "Outputs of finished renders: pictures and clips.", ["kind"], registry=registry
+        )
+        self._frames = Counter("ourvidz_render_frames", "Frames of the clips of finished renders.", registry=registry)
         self._busy = Gauge("ourvidz_render_busy_slots", "Slots whose engine renders now.", registry=registry)
         self._model = Gauge(
             "ourvidz_render_model_state", "1 for the state that the model is in.", ["state"], registry=registry
@@ -49,13 +54,17 @@ class RenderMetrics:
         """Count an upload that is tried again."""
         self._retries.inc()
 
-    def finished(self, seconds: dict[str, float], peak_memory_bytes: int) -> None:
-        """Count a render that finished, with the time it spent in each stage."""
+    def finished(self, finished: render_pb2.Finished) -> None:
+        """Count a render that finished, with its outputs and the time it spent in each stage."""
         self._renders.labels("finished").inc()
-        for stage in STAGES:
-            if stage in seconds:
-                self._stages.labels(stage).observe(seconds[stage])
-        self._peak_memory.set(peak_memory_bytes)
+        for output in finished.outputs:
+            is_clip = output.HasField("duration")
+            self._outputs.labels("clip" if is_clip else "image").inc()
+            self._frames.inc(output.frame_count if is_clip else 0)
+        for timing in finished.timings:
+            if timing.stage in STAGES:
+                self._stages.labels(timing.stage).observe(timing.duration.ToNanoseconds() / 1e9)
+        self._peak_memory.set(finished.peak_memory_bytes)
 
     def failed(self, error: ServiceError) -> None:
         """Count a render that did not finish, by its reason."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.errors import ServiceError
+from ourvidz_serving.rendering.clips import ClipEncoderFactory, ClipEncoding
 from ourvidz_serving.rendering.engine import Pixels
-from ourvidz_serving.rendering.errors import OutputTooLarge, StorageUnavailable, from_store
+from ourvidz_serving.rendering.errors import OutputTooLarge, RenderFailedInEngine, StorageUnavailable, from_store
 from ourvidz_serving.rendering.manifest import manifest_key, read_manifest, request_sha256, to_json
 from ourvidz_serving.rendering.parameters import describe
 from ourvidz_serving.rendering.png import encode_png
 from ourvidz_serving.rendering.uploads import Uploads
+from ourvidz_serving.rendering.work import frame_rate, size_of
 from ourvidz_serving.storage import ObjectExists, StoreError
 
 
 class OutputWriter:
-    """Encodes and stores the pictures of one render while the engine goes on with the next one.
+    """Encodes and stores the outputs of one render while the engine goes on with the next picture or frame.
 
-    Pictures are put plainly, so that a render can write over what an earlier try under the same id left behind when
+    Outputs are put plainly, so that a render can write over what an earlier try under the same id left behind when
     its server died. That nothing complete is overwritten is the manifest's doing: it is looked for before a render
     starts, and written last and only where none is.
     """
@@ -34,40 +36,61 @@ class OutputWriter:
         *,
         seed: int,
         model: str,
+        clip_encoder: ClipEncoderFactory | None,
         on_uploading: Callable[[int], None],
         on_failure: Callable[[ServiceError], None],
     ) -> None:
         """Prepare for the outputs of `request`.
 
-        `on_uploading` is told the index of each output whose upload begins, `on_failure` why an output can't be stored.
+        `clip_encoder` is needed for a clip. `on_uploading` is told the index of each output whose upload begins,
+        `on_failure` why an output can't be stored.
         """
         self.seconds = {"encode": 0.0, "upload": 0.0}
         """Time spent so far, summed over the outputs."""
+        self._is_clip = request.HasField("clip")
+        self._expected = request.clip.frame_count if self._is_clip else request.images.image_count
+        self._taken = 0
         self._uploads = uploads
         self._request = request
         self._seed = seed
         self._model = model
         self._on_uploading = on_uploading
         self._on_failure = on_failure
+        self._clip_encoder = clip_encoder
+        self._clip: ClipEncoding | None = None
         self._tasks: list[asyncio.Task[render_pb2.Output | None]] = []
         self._latest: float | None = None
         self._deadlines: set[asyncio.Timeout] = set()
 
     async def take(self, index: int, pixels: Pixels) -> None:
-        """Take a finished picture; returns once there is room for it, and stores it in the background.
+        """Take a finished picture, or the next frame of a clip; returns once there is room for it.
 
-        Raises `StorageUnavailable` when no room came free in time.
+        What is complete is stored in the background. Raises `StorageUnavailable` when no room came free in time, and
+        `RenderFailedInEngine` for another size than the request's.
         """
-        async with self._patience():
-            await self._uploads.places.acquire()
-        task = asyncio.create_task(self._store(index, pixels), name=f"store-output-{index}")
-        task.add_done_callback(lambda _: self._uploads.places.release())
-        self._tasks.append(task)
+        width_px, height_px = size_of(self._request)
+        if pixels.shape != (height_px, width_px, 3):
+            raise RenderFailedInEngine(f"the engine made a picture of shape {pixels.shape}, not {width_px}×{height_px}")
+        self._taken += 1
+        if not self._is_clip:
+            await self._start(index, lambda: self._encode_picture(index, pixels))
+        elif self._taken <= self._expected:
+            await self._take_frame(pixels)
 
     async def stored(self) -> list[render_pb2.Output]:
         """Wait until nothing is on its way any more, and return the outputs that are stored, in order."""
-        outputs = await asyncio.gather(*self._tasks)
+        if self._is_clip and self._taken < self._expected:
+            await self.discard()
+        elif self._tasks:
+            await asyncio.wait(self._tasks)
+        outputs = [task.result() for task in self._tasks if not task.cancelled()]
         return [output for output in outputs if output is not None]
+
+    def check_complete(self) -> None:
+        """Raise `RenderFailedInEngine` unless as many pictures or frames were taken as the request asks for."""
+        if self._taken != self._expected:
+            what = "frames" if self._is_clip else "pictures"
+            raise RenderFailedInEngine(f"the engine made {self._taken} {what} instead of {self._expected}")
 
     async def seal(self, finished: render_pb2.Finished, index: int) -> None:
         """Write the manifest, which makes the render complete. `index` is the index of its last event.
@@ -97,7 +120,12 @@ class OutputWriter:
             raise from_store(error) from error
 
     def hurry(self, seconds: float) -> None:
-        """Leave what is on its way no more than this time, because the render was stopped."""
+        """Leave what is on its way no more than this time, because the render was stopped.
+
+        A clip without its last frames is given up at once.
+        """
+        if self._is_clip and self._taken < self._expected:
+            self._give_up()
         self._latest = asyncio.get_running_loop().time() + seconds
         for deadline in self._deadlines:
             # One that has just run out can't be moved any more.
@@ -106,43 +134,82 @@ class OutputWriter:
 
     async def discard(self) -> None:
         """Give up what is on its way."""
-        for task in self._tasks:
-            task.cancel()
+        self._give_up()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _store(self, index: int, pixels: Pixels) -> render_pb2.Output | None:
-        """Encode and upload one picture; None, and `on_failure` is told, when that can't be done."""
+    def _give_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._clip is not None:
+            self._clip.close()
+
+    async def _take_frame(self, pixels: Pixels) -> None:
+        if self._clip is None:
+            clip = self._clip = self._begin_clip()
+            await self._start(0, lambda: self._encode_clip(clip))
+        await self._clip.add(pixels)
+
+    def _begin_clip(self) -> ClipEncoding:
+        if self._clip_encoder is None:
+            raise RuntimeError("a clip was let in, and nothing is there to encode it")
+        encoder = self._clip_encoder(
+            *size_of(self._request),
+            frame_rate(self._request.clip),
+            title=self._request.clip.sampling.prompt,
+            comment=describe(self._request, seed=self._seed, model=self._model),
+        )
+        return ClipEncoding(encoder, self._expected)
+
+    async def _start(self, index: int, encode: Callable[[], Awaitable[bytes]]) -> None:
+        """Encode and store an output in the background, once there is a place for it."""
+        async with self._patience():
+            await self._uploads.places.acquire()
+        task = asyncio.create_task(self._store(index, encode), name=f"store-output-{index}")
+        task.add_done_callback(lambda _: self._uploads.places.release())
+        self._tasks.append(task)
+
+    async def _store(self, index: int, encode: Callable[[], Awaitable[bytes]]) -> render_pb2.Output | None:
+        """Encode and upload one output; None, and `on_failure` is told, when that can't be done."""
         try:
-            return await self._encode_and_upload(index, pixels)
+            data = await encode()
+            # What was encoded may weigh more than the file, and an upload can take long.
+            del encode
+            return await self._upload(index, data)
         except StoreError as error:
             self._on_failure(from_store(error))
         except ServiceError as error:
             self._on_failure(error)
         return None
 
-    async def _encode_and_upload(self, index: int, pixels: Pixels) -> render_pb2.Output:
-        request, height_px, width_px = self._request, *pixels.shape[:2]
-        seed = (self._seed + index) % 2**32
-        texts = describe(request.images, seed=seed, model=self._model)
+    async def _encode_picture(self, index: int, pixels: Pixels) -> bytes:
+        text = describe(self._request, seed=self._seed_of(index), model=self._model)
         started = time.perf_counter()
-        data = await asyncio.to_thread(encode_png, pixels, texts)
-        # The raw picture may weigh more than the file, and an upload can take long.
-        del pixels
+        data = await asyncio.to_thread(encode_png, pixels, {"Software": "OurVidz", "parameters": text})
         self.seconds["encode"] += time.perf_counter() - started
+        return data
 
+    async def _encode_clip(self, clip: ClipEncoding) -> bytes:
+        data = await clip.encode()
+        self.seconds["encode"] = clip.seconds
+        return data
+
+    async def _upload(self, index: int, data: bytes) -> render_pb2.Output:
+        request = self._request
         limit = request.output.max_bytes
         if limit and len(data) > limit:
             raise OutputTooLarge(f"output {index} weighs {len(data):,} bytes; the limit is {limit:,} bytes")
+        width_px, height_px = size_of(request)
         output = render_pb2.Output(
             bucket=request.output.bucket,
-            key=f"{request.output.prefix}/{index}.png",
-            mime_type="image/png",
+            key=f"{request.output.prefix}/{index}.{'mp4' if self._is_clip else 'png'}",
+            mime_type="video/mp4" if self._is_clip else "image/png",
             size_bytes=len(data),
-            sha256=hashlib.sha256(data).digest(),
+            sha256=(await asyncio.to_thread(hashlib.sha256, data)).digest(),
             width_px=width_px,
             height_px=height_px,
-            seed=seed,
-            frame_count=1,
+            seed=self._seed_of(index),
+            frame_count=self._expected if self._is_clip else 1,
+            duration=request.clip.duration if self._is_clip else None,
         )
         self._on_uploading(index)
         started = time.perf_counter()
@@ -150,6 +217,9 @@ class OutputWriter:
             await self._uploads.put(output.bucket, output.key, data, content_type=output.mime_type)
         self.seconds["upload"] += time.perf_counter() - started
         return output
+
+    def _seed_of(self, index: int) -> int:
+        return (self._seed + index) % 2**32
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:

@@ -1,8 +1,9 @@
-"""How a picture was made, in the text form that image tools read."""
+"""How an output was made, in the text form that image tools read."""
 
 from __future__ import annotations
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.rendering.work import sampling_of, size_of
 
 _SAMPLER_NAMES = {
     render_pb2.SAMPLER_DPMPP_2M_KARRAS: "DPM++ 2M Karras",
@@ -11,23 +12,27 @@ _SAMPLER_NAMES = {
 }
 
 
-def describe(batch: render_pb2.ImageBatch, *, seed: int, model: str) -> dict[str, str]:
-    """Return the texts that one picture of a batch carries: how to make it again, no ids and no times.
+def describe(request: render_pb2.RenderRequest, *, seed: int, model: str) -> str:
+    """Return how to make one output of a request again; no ids and no times.
 
-    `seed` is this picture's own. `parameters` has the form that AUTOMATIC1111's web UI made common: the prompt, the
-    negative prompt, and one line of settings. A sampler that the request left to the renderer is not named.
+    `seed` is this output's own. The text has the form that AUTOMATIC1111's web UI made common: the prompt, the
+    negative prompt, and one line of settings. What the request left to the renderer is not named.
     """
-    sampling = batch.sampling
+    sampling = sampling_of(request)
+    width_px, height_px = size_of(request)
+    shifted = sampling.sampler == render_pb2.SAMPLER_UNIPC and sampling.HasField("flow_shift")
     settings = {
         "Steps": str(sampling.step_count),
         "Sampler": _SAMPLER_NAMES.get(sampling.sampler, ""),
+        "Flow shift": f"{sampling.flow_shift:g}" if shifted else "",
         "CFG scale": f"{sampling.guidance_scale:g}",
         "Seed": str(seed),
-        "Size": f"{batch.width_px}x{batch.height_px}",
+        "Size": f"{width_px}x{height_px}",
+        "Frames": str(request.clip.frame_count) if request.HasField("clip") else "",
         "Model": model,
     }
     lines = [sampling.prompt]
     if sampling.negative_prompt:
         lines.append(f"Negative prompt: {sampling.negative_prompt}")
     lines.append(", ".join(f"{name}: {value}" for name, value in settings.items() if value))
-    return {"Software": "OurVidz", "parameters": "\n".join(lines)}
+    return "\n".join(lines)

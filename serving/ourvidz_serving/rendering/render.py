@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 import structlog
@@ -14,21 +14,25 @@ from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.engines.engine import EngineError, Loading, MemoryRung, PeakMemory, Timed, Warned
 from ourvidz_serving.engines.process import EngineProcess
 from ourvidz_serving.errors import Draining, Internal, ServiceError
+from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.engine import (
     EngineInfo,
     FrameMade,
+    Pixels,
     PreviewMade,
     ReferenceEngine,
     RenderMessage,
     RenderTask,
     StepDone,
 )
-from ourvidz_serving.rendering.errors import RenderFailedInEngine, RenderStopped, StorageUnavailable, from_engine
+from ourvidz_serving.rendering.errors import RenderStopped, StorageUnavailable, from_engine
 from ourvidz_serving.rendering.events import EventLog
 from ourvidz_serving.rendering.manifest import request_sha256
 from ourvidz_serving.rendering.outputs import OutputWriter
 from ourvidz_serving.rendering.preview import encode_preview
+from ourvidz_serving.rendering.references import ReferenceReader
 from ourvidz_serving.rendering.uploads import Uploads
+from ourvidz_serving.rendering.work import output_count, sources_of
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +53,9 @@ class Render:
         seed: int,
         model: str,
         engine: EngineProcess[EngineInfo],
+        references: ReferenceReader,
         uploads: Uploads,
+        clip_encoder: ClipEncoderFactory | None,
         on_engine_free: Callable[[], None],
         on_end: Callable[[Render], None],
     ) -> None:
@@ -63,17 +69,25 @@ class Render:
         self.error: ServiceError | None = None
         """How it failed; None while it runs and when it finished."""
         self.ended = False
-        self.seconds: dict[str, float] = {}
-        """Time spent in each stage, in the order in which they first ended."""
-        self.peak_memory_bytes = 0
+        self.finished: render_pb2.Finished | None = None
+        """What it made; None until it has."""
+        self._seconds: dict[str, float] = {}
+        self._peak_memory_bytes = 0
         self._settle_s = uploads.policy.settle_s
         self._seed = seed
         self._model = model
         self._engine = engine
+        self._references = references
         self._on_engine_free = on_engine_free
         self._on_end = on_end
         self._writer = OutputWriter(
-            uploads, request, seed=seed, model=model, on_uploading=self._tell_uploading, on_failure=self.stop
+            uploads,
+            request,
+            seed=seed,
+            model=model,
+            clip_encoder=clip_encoder,
+            on_uploading=self._tell_uploading,
+            on_failure=self.stop,
         )
         self._warnings: list[str] = []
         self._memory_rung = ""
@@ -81,6 +95,7 @@ class Render:
         self._progress: StepDone | None = None
         self._started = time.monotonic()
         self._stop_reason: ServiceError | None = None
+        self._reading: asyncio.Task[dict[str, Pixels]] | None = None
         self._in_engine = False
         self._engine_stop: asyncio.Task[None] | None = None
         self._watchers = 0
@@ -125,6 +140,8 @@ class Render:
         self._stop_reason = reason
         # Only of a cancelled render does anybody want the pictures that are finished.
         self._writer.hurry(self._settle_s if isinstance(reason, RenderStopped) else 0.0)
+        if self._reading is not None:
+            self._reading.cancel()
         if self._in_engine:
             self._engine_stop = asyncio.create_task(self._engine.cancel(), name="stop-engine")
 
@@ -162,7 +179,9 @@ class Render:
     async def _make_outputs(self) -> None:
         self.events.add(render_pb2.RenderResponse(accepted=render_pb2.Accepted(seed=self._seed, model=self._model)))
         try:
-            await self._run_engine()
+            pictures = await self._read_references()
+            if self._stop_reason is None:
+                await self._run_engine(pictures)
         finally:
             self._on_engine_free()
         outputs = await self._writer.stored()
@@ -171,28 +190,43 @@ class Render:
                 # What is finished stays: whoever cancels after two of six pictures has two.
                 self._stop_reason.finished.CopyFrom(render_pb2.Finished(outputs=outputs, model=self._model))
             raise self._stop_reason
-        if len(outputs) != self.request.images.image_count:
-            raise RenderFailedInEngine(f"the engine made {len(outputs)} of {self.request.images.image_count} pictures")
+        self._writer.check_complete()
 
-        self.seconds.update(self._writer.seconds)
+        self._seconds.update(self._writer.seconds)
         finished = render_pb2.Finished(
             outputs=outputs,
             warnings=self._warnings,
-            timings=[_timing(stage, seconds) for stage, seconds in self.seconds.items()],
-            peak_memory_bytes=self.peak_memory_bytes,
+            timings=[_timing(stage, seconds) for stage, seconds in self._seconds.items()],
+            peak_memory_bytes=self._peak_memory_bytes,
             memory_rung=self._memory_rung,
             reference_engine=self._reference_engine,
             model=self._model,
         )
         await self._writer.seal(finished, self.events.next_index)
+        self.finished = finished
         self.events.add(render_pb2.RenderResponse(finished=finished))
 
-    async def _run_engine(self) -> None:
+    async def _read_references(self) -> dict[str, Pixels]:
+        """Return the reference pictures; nothing is in it when there are none, or when the render was stopped."""
+        if not sources_of(self.request) or self._stop_reason is not None:
+            return {}
+        self.events.add(render_pb2.RenderResponse(loading=render_pb2.Loading(part="reference pictures")))
+        started = time.monotonic()
+        self._reading = asyncio.create_task(self._references.read(self.request), name="read-references")
+        try:
+            return await self._reading
+        except asyncio.CancelledError:
+            if self._stop_reason is None:
+                raise
+            return {}
+        finally:
+            self._reading = None
+            self._seconds["load"] = time.monotonic() - started
+
+    async def _run_engine(self, pictures: Mapping[str, Pixels]) -> None:
         """Let the engine render; returns when it is done, also when it was stopped."""
-        if self._stop_reason is not None:
-            return
         self._in_engine = True
-        task = RenderTask(self.request.SerializeToString(), self._seed)
+        task = RenderTask(_without_files(self.request).SerializeToString(), self._seed, pictures)
         try:
             # Leaving early, for whatever reason, stops the engine and waits for it.
             async with aclosing(self._engine.run(task)) as messages:
@@ -226,16 +260,16 @@ class Render:
             case Warned(text):
                 self._warnings.append(text)
             case Timed(stage, seconds):
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
             case PeakMemory(peak):
-                self.peak_memory_bytes = max(self.peak_memory_bytes, peak)
+                self._peak_memory_bytes = max(self._peak_memory_bytes, peak)
             case MemoryRung(name):
                 self._memory_rung = name
             case ReferenceEngine(name):
                 self._reference_engine = name
 
     def _tell_uploading(self, index: int) -> None:
-        uploading = render_pb2.Uploading(output_index=index, output_count=self.request.images.image_count)
+        uploading = render_pb2.Uploading(output_index=index, output_count=output_count(self.request))
         self.events.add(render_pb2.RenderResponse(uploading=uploading))
 
     def _end(self) -> None:
@@ -260,6 +294,15 @@ def _keep_s(request: render_pb2.RenderRequest) -> float:
     if not request.HasField("keep"):
         return DEFAULT_KEEP_S
     return float(request.keep.seconds) + request.keep.nanos / 1e9
+
+
+def _without_files(request: render_pb2.RenderRequest) -> render_pb2.RenderRequest:
+    """Return the request without the files in it: the engine gets the pictures themselves."""
+    lighter = render_pb2.RenderRequest()
+    lighter.CopyFrom(request)
+    for _, source in sources_of(lighter).values():
+        source.ClearField("inline")
+    return lighter
 
 
 def _timing(stage: str, seconds: float) -> render_pb2.StageTiming:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ourvidz.api.render.v1 import render_pb2_grpc
 from ourvidz_serving.engines.process import EngineProcess, EngineState
+from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.servicer import RenderServicer
@@ -34,15 +36,39 @@ class RenderSettings(BaseSettings):
         description="Seconds that an upload is tried again while object storage is out of reach.",
         examples=[600],
     )
+    reference_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (
+            "reference-images",
+            "sdxl-image-fast",
+            "sdxl-image-high",
+            "image-fast",
+            "image-high",
+            "image7b-fast-enhanced",
+            "image7b-high-enhanced",
+        ),
+        description="Buckets that reference pictures may be read from, besides the renderer's own, between commas.",
+        examples=["reference-images,sdxl-image-fast,sdxl-image-high"],
+    )
+
+    @field_validator("reference_buckets", mode="before")
+    @classmethod
+    def _between_commas(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 async def serve_renderer(
-    settings: ServerSettings, engine: EngineProcess[EngineInfo], *, kind: str, buckets: Collection[str]
+    settings: ServerSettings,
+    engine: EngineProcess[EngineInfo],
+    *,
+    kind: str,
+    buckets: Collection[str],
+    clip_encoder: ClipEncoderFactory | None = None,
 ) -> None:
     """Serve an engine until the process is told to stop; starts and stops the engine, too.
 
-    `kind` is `sdxl` or `wan`; `buckets` are those that outputs may go to. Where storage is, is read from the
-    environment. Health says SERVING while the model is loaded. Raises `SettingsError` and `StartError`.
+    `kind` is `sdxl` or `wan`; `buckets` are those that outputs may go to. Without `clip_encoder`, clips are refused.
+    Where storage is, is read from the environment. Health says SERVING while the model is loaded. Raises
+    `SettingsError` and `StartError`.
     """
     render_settings, storage_settings = load(RenderSettings), load(StorageSettings)
     server = Server(settings, name=kind, require_service_token=True)
@@ -52,8 +78,10 @@ async def serve_renderer(
         store,
         kind=kind,
         buckets=buckets,
+        reference_buckets=render_settings.reference_buckets,
         registry=server.registry,
         policy=RenderPolicy(upload_patience_s=render_settings.upload_patience_s),
+        clip_encoder=clip_encoder,
     )
     render_pb2_grpc.add_RenderServiceServicer_to_server(servicer, server.grpc)
     server.add_service(SERVICE)

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import Busy, Draining, ServiceError
+from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.errors import (
     LOADING_RETRY_S,
@@ -23,9 +24,11 @@ from ourvidz_serving.rendering.errors import (
 from ourvidz_serving.rendering.manifest import read_manifest, request_sha256
 from ourvidz_serving.rendering.metrics import RenderMetrics
 from ourvidz_serving.rendering.policy import RenderPolicy
+from ourvidz_serving.rendering.references import ReferenceReader
 from ourvidz_serving.rendering.render import Render
 from ourvidz_serving.rendering.uploads import Uploads
 from ourvidz_serving.rendering.validation import check_limits
+from ourvidz_serving.rendering.work import sampling_of
 from ourvidz_serving.storage import ObjectStore, StoreError
 
 SLOT_COUNT = 1
@@ -48,22 +51,29 @@ class _Ended:
 class Renders:
     """The renders of one engine, by their ids.
 
-    The slot is free again as soon as the engine is done: storing the last pictures of a render overlaps the next one.
-    How many pictures may wait to be stored is bounded for all renders together, and at the bound the engine waits.
+    The slot is free again as soon as the engine is done: storing the last outputs of a render overlaps the next one.
+    How many outputs may wait to be stored is bounded for all renders together, and at the bound the engine waits.
 
     How a render ended is remembered for some minutes, so that a caller who lost its stream learns of it. After that,
     and after a restart, only the manifest among the outputs tells that a render took place.
     """
 
     def __init__(
-        self, engine: EngineProcess[EngineInfo], store: ObjectStore, policy: RenderPolicy, metrics: RenderMetrics
+        self,
+        engine: EngineProcess[EngineInfo],
+        store: ObjectStore,
+        policy: RenderPolicy,
+        metrics: RenderMetrics,
+        clip_encoder: ClipEncoderFactory | None = None,
     ) -> None:
         self.draining = False
         self._engine = engine
         self._store = store
         self._policy = policy
         self._metrics = metrics
+        self._references = ReferenceReader(store, policy)
         self._uploads = Uploads(store, policy, metrics)
+        self._clip_encoder = clip_encoder
         self._running: dict[str, Render] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_engine: Render | None = None
@@ -78,9 +88,10 @@ class Renders:
     async def open(self, request: render_pb2.RenderRequest) -> Render | render_pb2.Manifest:
         """Return the render that runs or starts for a request, or the manifest of one that finished.
 
-        The request has passed `check_request`. Raises how the render ended if it failed or was cancelled a short time ago, and `RenderExists`,
-        `RenderNotFound`, `InvalidRequest`, `Draining`, `ModelNotLoaded`, `Busy` and `StorageUnavailable`. There is no
-        suspension between the start of a render and the return, so that the caller can attach before anything happens.
+        The request has passed `check_request`. Raises how the render ended if it failed or was cancelled a short time
+        ago, and `RenderExists`, `RenderNotFound`, `InvalidRequest`, `Draining`, `ModelNotLoaded`, `Busy` and
+        `StorageUnavailable`. There is no suspension between the start of a render and the return, so that the caller
+        can attach before anything happens.
         """
         render = self._attachable(request)
         if render is not None:
@@ -153,13 +164,16 @@ class Renders:
             retry_s = min(max(self._in_engine.remaining_s() or 1.0, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
             raise Busy("the renderer is busy", retry_after_s=retry_s)
 
-        seed = request.images.sampling.seed if request.images.sampling.HasField("seed") else secrets.randbits(32)
+        sampling = sampling_of(request)
+        seed = sampling.seed if sampling.HasField("seed") else secrets.randbits(32)
         render = Render(
             request,
             seed=seed,
             model=engine.info.model,
             engine=engine,
+            references=self._references,
             uploads=self._uploads,
+            clip_encoder=self._clip_encoder,
             on_engine_free=self._free_engine,
             on_end=self._note_end,
         )
@@ -176,10 +190,10 @@ class Renders:
         self._metrics.busy(self.busy_slot_count)
 
     def _note_end(self, render: Render) -> None:
-        if render.error is None:
-            self._metrics.finished(render.seconds, render.peak_memory_bytes)
-        else:
+        if render.error is not None:
             self._metrics.failed(render.error)
+        elif render.finished is not None:
+            self._metrics.finished(render.finished)
         del self._running[render.request.render_id]
         if isinstance(render.error, ModelNotLoaded):
             # Nothing was rendered, so that the same request may come again under the same id.

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import to_status
+from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.errors import RenderStopped
 from ourvidz_serving.rendering.metrics import RenderMetrics
@@ -32,7 +33,7 @@ _MODEL_STATES = {
 
 
 class RenderServicer(render_pb2_grpc.RenderServiceServicer):
-    """Serves one engine. It makes still images; a request for a clip is refused.
+    """Serves one engine. It makes still images and, where it has something to encode them with, clips.
 
     Errors are `ServiceError`s, which the server's interceptor turns into statuses. A cancelled render's status carries
     one detail more, a `Finished` that lists the outputs which were stored before it stopped.
@@ -45,18 +46,23 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         *,
         kind: str,
         buckets: Collection[str],
+        reference_buckets: Collection[str] = (),
         registry: CollectorRegistry,
         policy: RenderPolicy | None = None,
+        clip_encoder: ClipEncoderFactory | None = None,
     ) -> None:
         """Serve an engine that somebody else starts and stops.
 
-        `kind` is `sdxl` or `wan`; `buckets` are those that outputs may go to; metrics go to `registry`.
+        `kind` is `sdxl` or `wan`; `buckets` are those that outputs may go to, and reference pictures may be read from
+        these and from `reference_buckets`; metrics go to `registry`. Without `clip_encoder`, clips are refused.
         """
         metrics = RenderMetrics(registry)
-        self.renders = Renders(engine, store, policy or RenderPolicy(), metrics)
+        self.renders = Renders(engine, store, policy or RenderPolicy(), metrics, clip_encoder)
         self._engine = engine
         self._kind = kind
         self._buckets = frozenset(buckets)
+        self._reference_buckets = frozenset(reference_buckets) | self._buckets
+        self._takes_clips = clip_encoder is not None
         self._instance_id = uuid.uuid4().hex
         metrics.busy(0)
         metrics.model(engine.state)
@@ -66,7 +72,12 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
         self, request: render_pb2.RenderRequest, context: Context
     ) -> AsyncIterator[render_pb2.RenderResponse]:
         """Start, attach to or replay a render, and stream its events."""
-        check_request(request, self._buckets)
+        check_request(
+            request,
+            buckets=self._buckets,
+            reference_buckets=self._reference_buckets,
+            takes_clips=self._takes_clips,
+        )
         try:
             render = await self.renders.open(request)
             if isinstance(render, render_pb2.Manifest):

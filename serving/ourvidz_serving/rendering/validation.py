@@ -8,24 +8,36 @@ from collections.abc import Collection, Iterator, Sequence
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz.rpc_status import FieldViolation
 from ourvidz_serving.errors import InvalidRequest
+from ourvidz_serving.pictures import MAX_FILE_BYTES
 from ourvidz_serving.rendering.engine import EngineInfo
+from ourvidz_serving.rendering.work import sampling_of, size_of, sources_of
 
-MAX_INLINE_BYTES = 10 * 1024 * 1024
+_MAX_FRAME_COUNT = 161
+_LONGEST_CLIP_S = 60
+_MAX_FRAME_RATE = 240
+"""Frames a second; what is shown faster is a mistake, and more than a decoder must take."""
 
 _RENDER_ID = re.compile(r"[A-Za-z0-9._/-]{1,200}")
 _UNFIT_FOR_KEYS = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
-def check_request(request: render_pb2.RenderRequest, buckets: Collection[str]) -> None:
+def check_request(
+    request: render_pb2.RenderRequest,
+    *,
+    buckets: Collection[str],
+    reference_buckets: Collection[str],
+    takes_clips: bool,
+) -> None:
     """Raise `InvalidRequest`, naming every bad field, if the request breaks a rule that holds for any engine.
 
-    `buckets` are those that outputs may go to.
+    `buckets` are those that outputs may go to, and `reference_buckets` those that reference pictures may lie in.
     """
     _refuse(
         [
             *_render_id(request.render_id),
             *_output(request.output, buckets),
-            *_work(request),
+            *_work(request, takes_clips=takes_clips),
+            *_references(request, reference_buckets),
             *_enum("on_disconnect", request.on_disconnect, render_pb2.OnDisconnect.items()),
             *_keep(request),
         ]
@@ -34,14 +46,16 @@ def check_request(request: render_pb2.RenderRequest, buckets: Collection[str]) -
 
 def check_limits(request: render_pb2.RenderRequest, engine: EngineInfo) -> None:
     """Raise `InvalidRequest`, naming every bad field, if the request asks for more than the engine can make."""
-    images = request.images
-    size = (images.width_px, images.height_px)
-    violations = list(_range("images.image_count", images.image_count, 1, engine.max_image_count))
-    violations += _range("images.sampling.step_count", images.sampling.step_count, 1, engine.max_step_count)
+    size, work = size_of(request), request.WhichOneof("work")
+    if work == "clip":
+        violations = list(_range("clip.frame_count", request.clip.frame_count, 1, engine.max_frame_count))
+    else:
+        violations = list(_range("images.image_count", request.images.image_count, 1, engine.max_image_count))
+    violations += _range(f"{work}.sampling.step_count", sampling_of(request).step_count, 1, engine.max_step_count)
     if size not in engine.sizes:
         known = ", ".join(f"{width}×{height}" for width, height in engine.sizes)
         wrong = f"no such size: {size[0]}×{size[1]}; this renderer makes {known}"
-        fields = ("images.width_px", "images.height_px")
+        fields = (f"{work}.width_px", f"{work}.height_px")
         bad = [axis for axis in (0, 1) if size[axis] not in {each[axis] for each in engine.sizes}]
         # Where each side exists, but not with the other one, both fields are to blame.
         violations += [FieldViolation(fields[axis], wrong) for axis in bad or (0, 1)]
@@ -79,10 +93,12 @@ def _output(output: render_pb2.OutputLocation, buckets: Collection[str]) -> Iter
         )
 
 
-def _work(request: render_pb2.RenderRequest) -> Iterator[FieldViolation]:
+def _work(request: render_pb2.RenderRequest, *, takes_clips: bool) -> Iterator[FieldViolation]:
     match request.WhichOneof("work"):
         case "images":
             yield from _images(request.images)
+        case "clip" if takes_clips:
+            yield from _clip(request.clip)
         case "clip":
             yield FieldViolation("clip", "this renderer makes still images only; set images")
         case _:
@@ -92,11 +108,29 @@ def _work(request: render_pb2.RenderRequest) -> Iterator[FieldViolation]:
 def _images(images: render_pb2.ImageBatch) -> Iterator[FieldViolation]:
     yield from _sampling("images.sampling", images.sampling)
     yield from _range("images.image_count", images.image_count, 1, 6)
-    for side in ("width_px", "height_px"):
-        if not getattr(images, side):
-            yield FieldViolation(f"images.{side}", "is required: pixels")
+    yield from _sides("images", images)
     if images.HasField("reference"):
-        yield from _reference("images.reference", images.reference)
+        yield from _enum("images.reference.type", images.reference.type, render_pb2.ReferenceType.items())
+        yield from _range("images.reference.influence", images.reference.influence, 0.0, 1.0)
+
+
+def _clip(clip: render_pb2.Clip) -> Iterator[FieldViolation]:
+    yield from _sampling("clip.sampling", clip.sampling)
+    yield from _sides("clip", clip)
+    yield from _range("clip.frame_count", clip.frame_count, 1, _MAX_FRAME_COUNT)
+    seconds = clip.duration.seconds + clip.duration.nanos / 1e9
+    if not 0.0 < seconds <= _LONGEST_CLIP_S:
+        yield FieldViolation("clip.duration", f"is required: more than 0 s, at most {_LONGEST_CLIP_S} s")
+    elif clip.frame_count > seconds * _MAX_FRAME_RATE:
+        yield FieldViolation("clip.duration", f"is too short: at most {_MAX_FRAME_RATE} frames a second are shown")
+    if clip.HasField("conditioning_scale"):
+        yield from _range("clip.conditioning_scale", clip.conditioning_scale, 0.0, 1.0)
+
+
+def _sides(path: str, work: render_pb2.ImageBatch | render_pb2.Clip) -> Iterator[FieldViolation]:
+    for side in ("width_px", "height_px"):
+        if not getattr(work, side):
+            yield FieldViolation(f"{path}.{side}", "is required: pixels")
 
 
 def _sampling(path: str, sampling: render_pb2.Sampling) -> Iterator[FieldViolation]:
@@ -111,20 +145,20 @@ def _sampling(path: str, sampling: render_pb2.Sampling) -> Iterator[FieldViolati
         yield from _range(f"{path}.flow_shift", sampling.flow_shift, 0.1, 20.0)
 
 
-def _reference(path: str, reference: render_pb2.ImageReference) -> Iterator[FieldViolation]:
-    yield from _source(f"{path}.source", reference.source)
-    yield from _enum(f"{path}.type", reference.type, render_pb2.ReferenceType.items())
-    yield from _range(f"{path}.influence", reference.influence, 0.0, 1.0)
+def _references(request: render_pb2.RenderRequest, buckets: Collection[str]) -> Iterator[FieldViolation]:
+    for path, source in sources_of(request).values():
+        yield from _source(path, source, buckets)
 
 
-def _source(path: str, source: render_pb2.ImageSource) -> Iterator[FieldViolation]:
+def _source(path: str, source: render_pb2.ImageSource, buckets: Collection[str]) -> Iterator[FieldViolation]:
     match source.WhichOneof("source"):
         case "inline":
-            if not 1 <= len(source.inline) <= MAX_INLINE_BYTES:
+            if not 1 <= len(source.inline) <= MAX_FILE_BYTES:
                 yield FieldViolation(f"{path}.inline", "must be a file of 1 byte to 10 MiB")
         case "stored":
-            if not source.stored.bucket:
-                yield FieldViolation(f"{path}.stored.bucket", "is required")
+            # Or whoever may render could read whatever lies in storage.
+            if source.stored.bucket not in buckets:
+                yield FieldViolation(f"{path}.stored.bucket", f"must be one of {', '.join(sorted(buckets))}")
             if not source.stored.key:
                 yield FieldViolation(f"{path}.stored.key", "is required")
             if len(source.stored.sha256) != 32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,13 @@ from ourvidz_serving.rendering.preview import encode_preview
 PIXELS = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-def batch(
-    prompt: str = "a fox", *, negative: str = "", sampler: render_pb2.Sampler.ValueType = 0
-) -> render_pb2.ImageBatch:
-    sampling = render_pb2.Sampling(
-        prompt=prompt, negative_prompt=negative, step_count=20, guidance_scale=7.0, sampler=sampler
-    )
-    return render_pb2.ImageBatch(sampling=sampling, width_px=1024, height_px=768, image_count=1)
+def sampling(**more: Any) -> render_pb2.Sampling:
+    return render_pb2.Sampling(prompt="a fox", step_count=20, guidance_scale=7.0, **more)
+
+
+def batch(**more: Any) -> render_pb2.RenderRequest:
+    images = render_pb2.ImageBatch(sampling=sampling(**more), width_px=1024, height_px=768, image_count=1)
+    return render_pb2.RenderRequest(images=images)
 
 
 def open_png(data: bytes) -> Image.Image:
@@ -52,19 +53,28 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 
 
 def test_the_parameters_say_how_to_make_the_picture_again() -> None:
-    texts = describe(
-        batch("a fox", negative="blurry", sampler=render_pb2.SAMPLER_DPMPP_2M_KARRAS), seed=9, model="miniature"
-    )
-    assert texts == {
-        "Software": "OurVidz",
-        "parameters": "a fox\n"
+    request = batch(negative_prompt="blurry", sampler=render_pb2.SAMPLER_DPMPP_2M_KARRAS)
+    assert describe(request, seed=9, model="miniature") == (
+        "a fox\n"
         "Negative prompt: blurry\n"
-        "Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 9, Size: 1024x768, Model: miniature",
-    }
+        "Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 9, Size: 1024x768, Model: miniature"
+    )
+
+
+def test_the_flow_shift_is_named_where_the_sampler_has_one() -> None:
+    unipc = describe(batch(sampler=render_pb2.SAMPLER_UNIPC, flow_shift=3.0), seed=9, model="wan")
+    assert unipc.endswith("Steps: 20, Sampler: UniPC, Flow shift: 3, CFG scale: 7, Seed: 9, Size: 1024x768, Model: wan")
+    assert "Flow" not in describe(batch(sampler=render_pb2.SAMPLER_EULER, flow_shift=3.0), seed=9, model="wan")
+
+
+def test_the_parameters_of_a_clip_say_how_many_frames_it_has() -> None:
+    clip = render_pb2.Clip(sampling=sampling(), width_px=480, height_px=832, frame_count=83)
+    text = describe(render_pb2.RenderRequest(clip=clip), seed=9, model="wan")
+    assert text == "a fox\nSteps: 20, CFG scale: 7, Seed: 9, Size: 480x832, Frames: 83, Model: wan"
 
 
 def test_what_the_request_left_open_is_not_in_the_parameters() -> None:
-    text = describe(batch(), seed=9, model="miniature")["parameters"]
+    text = describe(batch(), seed=9, model="miniature")
     assert text == "a fox\nSteps: 20, CFG scale: 7, Seed: 9, Size: 1024x768, Model: miniature"
 
 

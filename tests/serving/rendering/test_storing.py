@@ -147,7 +147,9 @@ async def test_uploads_that_run_out_of_time_together_all_fail_in_good_order(tmp_
         failures.append(error)
         writer.hurry(0)
 
-    writer = OutputWriter(uploads, ask(images=2), seed=7, model="painter", on_uploading=lambda _: None, on_failure=fail)
+    writer = OutputWriter(
+        uploads, ask(images=2), seed=7, model="painter", clip_encoder=None, on_uploading=lambda _: None, on_failure=fail
+    )
     for index in range(2):
         await writer.take(index, paint(7 + index, 64, 48))
     while len(writer._deadlines) < 2:  # there is no event to wait for
