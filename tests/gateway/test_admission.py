@@ -1,6 +1,7 @@
 """What admission lets through, and what it makes of it. What it refuses is in the fronts' table of bad requests."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from ourvidz_gateway.admission import JobDraft, admit
 from ourvidz_gateway.catalog import load_catalog
 from ourvidz_gateway.errors import InvalidReferenceImage, InvalidRequest
-from ourvidz_gateway.jobs import Kind, NewJob
-from ourvidz_gateway.plan import RenderPlan
+from ourvidz_gateway.jobs import JobStage, Kind, NewJob
+from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, ReferenceType, RenderPlan, StoredReference
 
 CATALOG = load_catalog()
 
@@ -18,6 +19,21 @@ def admitted(job_type: str = "sdxl_image_fast", config: Any = None, /, **metadat
     return admit(
         JobDraft(job_type=job_type, metadata={"prompt": "a lighthouse", **metadata}, config=config), "alice", CATALOG
     )
+
+
+URL = "https://files.example.com/reference-images/alice/8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21"
+UPLOAD = OwnFile(
+    "8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21",
+    "image/jpeg",
+    10 * 2**20,
+    StoredReference("reference-images", "alice/8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21", "ab" * 32),
+)
+
+
+def admitted_with(own: OwnFile | None, **metadata: Any) -> NewJob:
+    """A job that follows a picture at a URL of ours."""
+    draft = JobDraft(job_type="sdxl_image_fast", metadata={"prompt": "a", "reference_image_url": URL, **metadata})
+    return admit(draft, "alice", CATALOG, own_files={URL: own})
 
 
 def plan_of(job: NewJob) -> RenderPlan:
@@ -160,13 +176,89 @@ def test_each_job_has_an_id_of_its_own():
         "https://images.example.com/cat.png",
         "https://IMAGES.example.com:443/cat.png",
         "https://cdn.example.com:8443/cat.png",
+        "https://[2606:4700::1111]:8443/cat.png",
     ],
 )
-def test_an_allowed_reference_is_told_that_references_come_later(url):
+def test_a_reference_from_an_allowed_host_is_to_be_fetched(url):
     draft = JobDraft(job_type="sdxl_image_fast", metadata={"prompt": "a", "reference_image_url": url})
 
-    with pytest.raises(InvalidReferenceImage, match="not available on this server yet"):
-        admit(draft, "alice", CATALOG, reference_hosts=("images.example.com", "cdn.example.com:8443"))
+    job = admit(
+        draft,
+        "alice",
+        CATALOG,
+        reference_hosts=("images.example.com", "cdn.example.com:8443", "[2606:4700::1111]:8443"),
+    )
+
+    assert plan_of(job).references == (Reference(ReferenceRole.IMAGE, url),)
+    assert plan_of(job).stages == [JobStage.FETCHING, JobStage.RENDERING]
+    assert job.kind is Kind.FETCHER
+    assert job.metadata["reference_image_url"] == url
+
+
+def test_an_enhanced_clip_follows_its_frames():
+    draft = JobDraft(
+        job_type="video7b_fast_enhanced",
+        metadata={
+            "prompt": "a",
+            "start_reference_image_url": "https://images.example.com/start.png",
+            "end_reference_image_url": "https://images.example.com/end.png",
+            "similarity_strength": 1,
+        },
+    )
+
+    plan = plan_of(admit(draft, "alice", CATALOG, reference_hosts=("images.example.com",)))
+
+    assert plan.references == (
+        Reference(ReferenceRole.START_FRAME, "https://images.example.com/start.png"),
+        Reference(ReferenceRole.END_FRAME, "https://images.example.com/end.png"),
+    )
+    assert plan.reference_strength == 1.0
+    assert plan.stages == [JobStage.FETCHING, JobStage.ENHANCING, JobStage.RENDERING]
+
+
+def test_a_file_of_the_users_own_needs_no_fetching():
+    job = admitted_with(UPLOAD, reference_type="composition", reference_strength=0.7)
+
+    assert plan_of(job).references == (Reference(ReferenceRole.IMAGE, URL, own_id=UPLOAD.id, stored=UPLOAD.stored),)
+    assert plan_of(job).reference_type is ReferenceType.COMPOSITION
+    assert plan_of(job).reference_strength == 0.7
+    assert plan_of(job).stages == [JobStage.RENDERING]
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (None, "no such reference image"),
+        (replace(UPLOAD, mime_type="video/mp4"), "no picture"),
+        (replace(UPLOAD, size_bytes=10 * 2**20 + 1), "over 10 MB"),
+    ],
+)
+def test_a_file_of_the_users_own_that_can_not_be_used(own, says):
+    with pytest.raises(InvalidReferenceImage, match=says):
+        admitted_with(own)
+
+
+def test_style_at_half_strength_is_the_default():
+    plan = plan_of(admitted_with(UPLOAD))
+
+    assert (plan.reference_type, plan.reference_strength) == (ReferenceType.STYLE, 0.5)
+
+
+def test_plain_http_is_for_those_who_allow_it():
+    draft = JobDraft(
+        job_type="sdxl_image_fast", metadata={"prompt": "a", "reference_image_url": "http://10.0.0.5:9000/cat.png"}
+    )
+
+    job = admit(draft, "alice", CATALOG, reference_hosts=("10.0.0.5:9000",), allow_http=True)
+
+    assert plan_of(job).references[0].url == "http://10.0.0.5:9000/cat.png"
+    with pytest.raises(InvalidReferenceImage, match="https://"):
+        admit(draft, "alice", CATALOG, reference_hosts=("10.0.0.5:9000",))
+
+
+@pytest.mark.parametrize("metadata", [None, [1], "x", {"reference_image_url": 7}, {"reference_image_url": ""}])
+def test_a_draft_without_reference_urls_has_none(metadata):
+    assert JobDraft(metadata=metadata).reference_urls == []
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,21 @@
 """How a plan is put to a renderer."""
 
+import json
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_gateway.plan import RenderPlan, plan_to_request, user_folder
+from ourvidz_gateway.plan import (
+    Reference,
+    ReferenceRole,
+    ReferenceType,
+    RenderPlan,
+    StoredReference,
+    plan_to_request,
+    user_folder,
+)
 from support.jobs import new_job
 
 JOB = UUID("0b6f1c9e-6d0c-4a67-9a39-6f1f3a1f0c53")
@@ -44,6 +54,75 @@ def test_a_clip_is_asked_for_with_its_frames_and_duration():
     assert (clip.width_px, clip.height_px, clip.frame_count) == (480, 832, 83)
     assert clip.duration.ToTimedelta().total_seconds() == 5.0
     assert (clip.sampling.sampler, clip.sampling.flow_shift) == (render_pb2.SAMPLER_UNIPC, 3.0)
+
+
+def referring(job_type: str, *references: Reference, **values) -> render_pb2.RenderRequest:
+    plan = RenderPlan.from_json(new_job(job_type=job_type).request)
+    return plan_to_request(replace(plan, references=references, **values), f"{JOB}/2", "alice", JOB, 2)
+
+
+def stored(role: ReferenceRole) -> Reference:
+    key = f"alice/{role}.png"
+    return Reference(role, "https://images.example.com/", stored=StoredReference("reference-images", key, "ab" * 32))
+
+
+def source(role: ReferenceRole) -> render_pb2.ImageSource:
+    return render_pb2.ImageSource(
+        stored=render_pb2.StoredImage(bucket="reference-images", key=f"alice/{role}.png", sha256=b"\xab" * 32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference_type", "named"),
+    [
+        (ReferenceType.STYLE, render_pb2.REFERENCE_TYPE_STYLE),
+        (ReferenceType.COMPOSITION, render_pb2.REFERENCE_TYPE_COMPOSITION),
+        (ReferenceType.CHARACTER, render_pb2.REFERENCE_TYPE_CHARACTER),
+    ],
+)
+def test_images_follow_their_reference(reference_type, named):
+    request = referring(
+        "sdxl_image_fast", stored(ReferenceRole.IMAGE), reference_type=reference_type, reference_strength=0.7
+    )
+
+    assert request.images.reference == render_pb2.ImageReference(
+        source=source(ReferenceRole.IMAGE), type=named, influence=0.7
+    )
+
+
+def test_a_clip_is_given_the_frames_that_there_are():
+    clip = referring("video_fast", stored(ReferenceRole.END_FRAME), reference_strength=0.0).clip
+
+    assert not clip.HasField("start_frame")
+    assert clip.end_frame == source(ReferenceRole.END_FRAME)
+    assert clip.HasField("conditioning_scale")
+    assert clip.conditioning_scale == 0.0
+
+
+def test_both_frames_of_a_clip():
+    clip = referring("video_fast", stored(ReferenceRole.START_FRAME), stored(ReferenceRole.END_FRAME)).clip
+
+    assert (clip.start_frame, clip.end_frame) == (source(ReferenceRole.START_FRAME), source(ReferenceRole.END_FRAME))
+    assert clip.conditioning_scale == 0.5
+
+
+@pytest.mark.parametrize(
+    ("job_type", "role"), [("sdxl_image_fast", ReferenceRole.IMAGE), ("video_fast", ReferenceRole.START_FRAME)]
+)
+def test_a_reference_that_could_not_be_had_is_left_out(job_type, role):
+    missing = referring(job_type, Reference(role, "https://images.example.com/"))
+
+    assert missing == referring(job_type)
+
+
+def test_a_plan_with_references_survives_json():
+    plan = replace(
+        RenderPlan.from_json(new_job(job_type="video_fast").request),
+        references=(stored(ReferenceRole.START_FRAME), Reference(ReferenceRole.END_FRAME, "https://x/", own_id="7")),
+        reference_type=ReferenceType.CHARACTER,
+    )
+
+    assert RenderPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_a_render_goes_on_for_a_minute_without_its_gateway():

@@ -35,6 +35,27 @@ def test_an_address_that_is_none_is_refused(address):
         fronts.settings(renderers_sdxl=address)
 
 
+def test_hosts_are_compared_in_lower_case():
+    settings = fronts.settings(reference_hosts="Images.Example.com, cdn.example.com:8443,[2606:4700::1]")
+
+    assert settings.reference_hosts == ("images.example.com", "cdn.example.com:8443", "[2606:4700::1]")
+
+
+@pytest.mark.parametrize("host", ["https://images.example.com", "images.example.com/cats", "*.example.com", "me@host"])
+@pytest.mark.parametrize("setting", ["reference_hosts", "webhook_hosts"])
+def test_a_host_that_is_none_is_refused(setting, host):
+    with pytest.raises(ValidationError, match="a name or an address"):
+        fronts.settings(**{setting: host})
+
+
+def test_private_addresses_are_off_limits_unless_an_operator_says_so():
+    assert fronts.settings().allow_private_fetch is False
+
+
+def test_prompts_are_enhanced_in_chinese_unless_an_operator_says_so():
+    assert fronts.settings().enhance_language == "zh"
+
+
 def test_a_short_secret_is_refused():
     with pytest.raises(ValidationError, match="at least 32 bytes"):
         GatewaySettings(database_url=DSN, jwt_secret="short")

@@ -1,5 +1,7 @@
 """The rules that a request for a job must meet. Pure: nothing is read, stored or charged here.
 
+What only the database knows, which of the user's own files a reference's URL names, is brought along.
+
 Both fronts bring what came in as a `JobDraft`, with nothing checked, so that the rules are the same in REST and gRPC.
 Fields are named as REST names them (`metadata.seed`). None, an empty string and a missing field are the same.
 """
@@ -10,7 +12,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeGuard
 from uuid import uuid4
 
@@ -25,9 +27,10 @@ from ourvidz_gateway.errors import (
 )
 from ourvidz_gateway.extras import check_extras
 from ourvidz_gateway.jobs import NewJob
-from ourvidz_gateway.plan import RenderPlan
+from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, ReferenceType, RenderPlan
 from ourvidz_gateway.text import is_plain, is_prose, quoted
 from ourvidz_gateway.urls import url_fault
+from ourvidz_serving.pictures import MAX_FILE_BYTES
 
 METADATA_FIELDS = frozenset(
     {
@@ -50,7 +53,14 @@ METADATA_FIELDS = frozenset(
 CONFIG_FIELDS = frozenset({"num_images", "seed"})
 """The keys of `config`; each wins over the same key of `metadata`."""
 
-REFERENCE_TYPES = ("style", "composition", "character")
+REFERENCE_URLS = {
+    "reference_image_url": ReferenceRole.IMAGE,
+    "start_reference_image_url": ReferenceRole.START_FRAME,
+    "end_reference_image_url": ReferenceRole.END_FRAME,
+}
+"""The keys of `metadata` that name reference pictures."""
+
+DEFAULT_STRENGTH = 0.5
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_ID_CHARACTERS = 200
@@ -76,6 +86,12 @@ class JobDraft:
         values = {**asdict(self), "idempotency_key": None}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode(errors="replace")).digest()
 
+    @property
+    def reference_urls(self) -> list[str]:
+        """The URLs that are given for reference pictures, as far as they are strings."""
+        metadata = self.metadata if isinstance(self.metadata, Mapping) else {}
+        return [url for key in REFERENCE_URLS if isinstance(url := metadata.get(key), str) and url]
+
 
 def admit(
     draft: JobDraft,
@@ -84,8 +100,12 @@ def admit(
     *,
     reference_hosts: Collection[str] = (),
     webhook_hosts: Collection[str] = (),
+    allow_http: bool = False,
+    own_files: Mapping[str, OwnFile | None] | None = None,
 ) -> NewJob:
     """Check a draft and settle all that its stages need.
+
+    `own_files` says which of the user's files each reference URL of ours names; None: there is no such file.
 
     Raises `UnknownJobType`, `InvalidPrompt`, `InvalidQuantity`, `InvalidSeed`, `InvalidReferenceImage` or
     `InvalidRequest`, each with the field's path.
@@ -98,7 +118,11 @@ def admit(
     negative_prompt = _negative_prompt(metadata)
     image_count = _image_count(metadata, config, job_type)
     seed = _seed(metadata, config)
-    _check_references(metadata, job_type, reference_hosts)
+    references = _references(
+        metadata, job_type, hosts=reference_hosts, allow_http=allow_http, own_files=own_files or {}
+    )
+    reference_type = _reference_type(metadata, job_type)
+    reference_strength = _strength(metadata)
     price = _credits(metadata, job_type)
     _check_bucket(metadata, job_type)
     check_extras({key: value for key, value in metadata.items() if key not in METADATA_FIELDS})
@@ -108,7 +132,12 @@ def admit(
     image_id = _id(draft.image_id, "imageId")
     idempotency_key = _id(draft.idempotency_key, "Idempotency-Key")
 
-    plan = _plan(job_type, prompt=prompt, negative_prompt=negative_prompt, seed=seed, image_count=image_count)
+    plan = replace(
+        _plan(job_type, prompt=prompt, negative_prompt=negative_prompt, seed=seed, image_count=image_count),
+        references=references,
+        reference_type=reference_type,
+        reference_strength=reference_strength,
+    )
     return NewJob(
         id=uuid4(),
         user_id=user_id,
@@ -211,34 +240,57 @@ def _seed(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> int:
     return secrets.randbits(32) if chosen is None else chosen
 
 
-def _check_references(metadata: Mapping[str, Any], job_type: JobType, hosts: Collection[str]) -> None:
-    _check_strength(metadata)
-    kind = metadata.get("reference_type")
-    if not _absent(kind):
-        field = "metadata.reference_type"
-        if not job_type.supports_reference:
+def _references(
+    metadata: Mapping[str, Any],
+    job_type: JobType,
+    *,
+    hosts: Collection[str],
+    allow_http: bool,
+    own_files: Mapping[str, OwnFile | None],
+) -> tuple[Reference, ...]:
+    references = []
+    for key, role in REFERENCE_URLS.items():
+        url, field = metadata.get(key), f"metadata.{key}"
+        if _absent(url):
+            continue
+        if role is ReferenceRole.IMAGE and not job_type.supports_reference:
             raise InvalidReferenceImage(f"{job_type.name} takes no reference image.", field=field)
-        if kind not in REFERENCE_TYPES:
-            raise InvalidReferenceImage(f"The reference type must be {_listed(REFERENCE_TYPES)}.", field=field)
-    stills = f"{job_type.name} takes no reference image." if not job_type.supports_reference else None
-    frames = f"{job_type.name} takes no start or end frame." if not job_type.supports_frames else None
-    _check_reference_url(metadata, "reference_image_url", stills, hosts)
-    _check_reference_url(metadata, "start_reference_image_url", frames, hosts)
-    _check_reference_url(metadata, "end_reference_image_url", frames, hosts)
+        if role is not ReferenceRole.IMAGE and not job_type.supports_frames:
+            raise InvalidReferenceImage(f"{job_type.name} takes no start or end frame.", field=field)
+        if isinstance(url, str) and url in own_files:
+            references.append(_own_reference(role, url, own_files[url], field))
+        elif fault := url_fault(url, hosts, setting="OURVIDZ_REFERENCE_HOSTS", allow_http=allow_http):
+            raise InvalidReferenceImage(f"The reference image can't be used: {fault}.", field=field)
+        else:
+            references.append(Reference(role, str(url)))
+    return tuple(references)
 
 
-def _check_reference_url(metadata: Mapping[str, Any], key: str, refusal: str | None, hosts: Collection[str]) -> None:
-    url, field = metadata.get(key), f"metadata.{key}"
-    if _absent(url):
-        return
-    if refusal is not None:
-        raise InvalidReferenceImage(refusal, field=field)
-    if fault := url_fault(url, hosts, setting="OURVIDZ_REFERENCE_HOSTS"):
-        raise InvalidReferenceImage(f"The reference image can't be used: {fault}.", field=field)
-    raise InvalidReferenceImage("Reference images are not available on this server yet.", field=field)
+def _own_reference(role: ReferenceRole, url: str, own: OwnFile | None, field: str) -> Reference:
+    # Another user's file looks the same as one that never was.
+    if own is None:
+        raise InvalidReferenceImage("There is no such reference image here.", field=field)
+    if not own.mime_type.startswith("image/"):
+        raise InvalidReferenceImage("The reference image can't be used: it is no picture.", field=field)
+    if own.size_bytes > MAX_FILE_BYTES:
+        raise InvalidReferenceImage(
+            f"The reference image can't be used: it is over {MAX_FILE_BYTES / 2**20:g} MB.", field=field
+        )
+    return Reference(role, url, own_id=own.id, stored=own.stored)
 
 
-def _check_strength(metadata: Mapping[str, Any]) -> None:
+def _reference_type(metadata: Mapping[str, Any], job_type: JobType) -> ReferenceType:
+    value, field = metadata.get("reference_type"), "metadata.reference_type"
+    if _absent(value):
+        return ReferenceType.STYLE
+    if not job_type.supports_reference:
+        raise InvalidReferenceImage(f"{job_type.name} takes no reference image.", field=field)
+    if not isinstance(value, str) or value not in list(ReferenceType):
+        raise InvalidReferenceImage(f"The reference type must be {_listed(list(ReferenceType))}.", field=field)
+    return ReferenceType(value)
+
+
+def _strength(metadata: Mapping[str, Any]) -> float:
     given = []
     for key in ("reference_strength", "similarity_strength"):
         value = metadata.get(key)
@@ -248,12 +300,13 @@ def _check_strength(metadata: Mapping[str, Any]) -> None:
             raise InvalidReferenceImage(
                 "The reference strength must be a number from 0.0 to 1.0.", field=f"metadata.{key}"
             )
-        given.append(value)
+        given.append(float(value))
     if len(given) == 2 and given[0] != given[1]:
         raise InvalidReferenceImage(
             "reference_strength and similarity_strength mean the same; send one of them, or the same value in both.",
             field="metadata.similarity_strength",
         )
+    return given[0] if given else DEFAULT_STRENGTH
 
 
 def _credits(metadata: Mapping[str, Any], job_type: JobType) -> int:

@@ -8,6 +8,7 @@ ServiceError (ourvidz_serving.errors)
     │   ├── InvalidQuantity
     │   ├── InvalidSeed
     │   ├── InvalidReferenceImage
+    │   ├── FileTooLarge
     │   └── BodyTooLarge
     ├── Unauthenticated
     ├── InsufficientCredits
@@ -17,6 +18,7 @@ ServiceError (ourvidz_serving.errors)
     ├── NoRenderer
     ├── QueueFull
     ├── DatabaseUnavailable
+    ├── StorageUnavailable
     └── IdentityProviderUnavailable
 
 The class attributes are the table from an error to its gRPC status and its REST reply. Messages are for users: they
@@ -118,6 +120,16 @@ class InvalidReferenceImage(InvalidRequest):
     suggested_action = "Change the reference image, or leave it out."
 
 
+class FileTooLarge(InvalidRequest):
+    """An uploaded file is over the limit."""
+
+    reason = "FILE_TOO_LARGE"
+    grpc_status = StatusCode.RESOURCE_EXHAUSTED
+    http_status = 413
+    flag = "referenceImageError"
+    suggested_action = "Choose a smaller file."
+
+
 class BodyTooLarge(InvalidRequest):
     """The body of a REST request is over the limit."""
 
@@ -201,6 +213,17 @@ class DatabaseUnavailable(GatewayError):
     """The database is out of reach."""
 
     reason = "DATABASE_UNAVAILABLE"
+    grpc_status = StatusCode.UNAVAILABLE
+    http_status = 503
+    retryable = True
+    default_retry_after_s = 5.0
+    suggested_action = "Try again in a little while."
+
+
+class StorageUnavailable(GatewayError):
+    """The object storage is out of reach."""
+
+    reason = "STORAGE_UNAVAILABLE"
     grpc_status = StatusCode.UNAVAILABLE
     http_status = 503
     retryable = True

@@ -46,9 +46,16 @@ class ReferenceType(StrEnum):
     CHARACTER = "character"
 
 
+_REFERENCE_TYPES = {
+    ReferenceType.STYLE: render_pb2.REFERENCE_TYPE_STYLE,
+    ReferenceType.COMPOSITION: render_pb2.REFERENCE_TYPE_COMPOSITION,
+    ReferenceType.CHARACTER: render_pb2.REFERENCE_TYPE_CHARACTER,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class StoredReference:
-    """A reference picture that was fetched and checked, as it lies in object storage."""
+    """A reference picture that was checked, as it lies in object storage."""
 
     bucket: str
     key: str
@@ -57,16 +64,26 @@ class StoredReference:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A file of the user's own that a URL names: an upload, or an output of a job."""
+
+    id: str
+    mime_type: str
+    size_bytes: int
+    stored: StoredReference
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
-    """One reference picture of a job: where it comes from and, once it was fetched, where it lies."""
+    """One reference picture of a job: where it comes from and, once that is known, where it lies."""
 
     role: ReferenceRole
     url: str
     """The URL as the user gave it."""
-    upload_id: str | None = None
-    """The id of the user's own upload that the URL names; None where the URL must be downloaded."""
+    own_id: str | None = None
+    """The id of the user's own upload, or output, that the URL names; None where the URL must be downloaded."""
     stored: StoredReference | None = None
-    """None until it was fetched, and for good if that failed: then the job is rendered without it."""
+    """None until it was downloaded, and for good if that failed: then the job is rendered without it."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -124,7 +141,7 @@ class RenderPlan:
     def stages(self) -> list[JobStage]:
         """What has to be done, in order."""
         return [
-            *([JobStage.FETCHING] if self.references else []),
+            *([JobStage.FETCHING] if any(reference.own_id is None for reference in self.references) else []),
             *([JobStage.ENHANCING] if self.enhanced else []),
             JobStage.RENDERING,
         ]
@@ -165,7 +182,11 @@ class RenderPlan:
 def plan_to_request(
     plan: RenderPlan, render_id: str, user_id: str, job_id: UUID, attempt: int
 ) -> render_pb2.RenderRequest:
-    """Put a plan to a renderer as one attempt, whose outputs go under `<user>/<job>/<attempt>`."""
+    """Put a plan to a renderer as one attempt, whose outputs go under `<user>/<job>/<attempt>`.
+
+    References that are not stored are left out.
+    """
+    sources = {reference.role: _source(reference.stored) for reference in plan.references if reference.stored}
     request = render_pb2.RenderRequest(
         render_id=render_id,
         output=render_pb2.OutputLocation(
@@ -192,6 +213,7 @@ def plan_to_request(
                 width_px=plan.width_px,
                 height_px=plan.height_px,
                 image_count=plan.image_count,
+                reference=_image_reference(plan, sources.get(ReferenceRole.IMAGE)),
             )
         )
     else:
@@ -202,9 +224,26 @@ def plan_to_request(
                 height_px=plan.height_px,
                 frame_count=plan.frame_count,
                 duration=_duration(timedelta(seconds=plan.duration_s)),
+                start_frame=sources.get(ReferenceRole.START_FRAME),
+                end_frame=sources.get(ReferenceRole.END_FRAME),
+                conditioning_scale=plan.reference_strength if sources else None,
             )
         )
     return request
+
+
+def _image_reference(plan: RenderPlan, source: render_pb2.ImageSource | None) -> render_pb2.ImageReference | None:
+    if source is None:
+        return None
+    return render_pb2.ImageReference(
+        source=source, type=_REFERENCE_TYPES[plan.reference_type], influence=plan.reference_strength
+    )
+
+
+def _source(stored: StoredReference) -> render_pb2.ImageSource:
+    return render_pb2.ImageSource(
+        stored=render_pb2.StoredImage(bucket=stored.bucket, key=stored.key, sha256=bytes.fromhex(stored.sha256))
+    )
 
 
 def user_folder(user_id: str) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from ourvidz_gateway.jobs import Kind
+from ourvidz_gateway.urls import HOST
 from ourvidz_serving.settings import Port, ServerSettings
 
 MIN_SECRET_BYTES = 32
@@ -71,6 +72,11 @@ class GatewaySettings(ServerSettings):
         examples=["dns:///enhancer.ourvidz.svc:50063"],
     )
 
+    enhance_language: Literal["zh", "en", "prompt"] = Field(
+        "zh",
+        description="The language that prompts are enhanced in; `prompt` keeps the prompt's own.",
+        examples=["en"],
+    )
     queue_limit: int = Field(1000, ge=1, description="Jobs that may wait in one queue.", examples=[1000])
     wait_limit_s: float = Field(
         3600,
@@ -91,8 +97,13 @@ class GatewaySettings(ServerSettings):
     )
     reference_hosts: Names = Field(
         (),
-        description="Hosts that reference images may be fetched from, between commas.",
-        examples=["images.example.com"],
+        description="Hosts that reference images may be fetched from, between commas; a port where it isn't the usual one.",
+        examples=["images.example.com,cdn.example.com:8443"],
+    )
+    allow_private_fetch: bool = Field(
+        False,
+        description="Whether users' URLs may lead to private addresses and be plain http: for tests and closed networks.",
+        examples=[True],
     )
     webhook_hosts: Names = Field(
         (), description="Hosts that jobs may name for their webhook, between commas.", examples=["hooks.example.com"]
@@ -114,6 +125,15 @@ class GatewaySettings(ServerSettings):
             if not host or not plain or "/" in host or not port.isdecimal() or not 1 <= int(port) <= 65535:
                 raise ValueError("each address must be host:port or dns:///name:port")
         return addresses
+
+    @field_validator("reference_hosts", "webhook_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower() for host in hosts)
+        for host in hosts:
+            if not HOST.fullmatch(host):
+                raise ValueError("each host must be a name or an address, with a port where needed, and no more")
+        return hosts
 
     @field_validator("jwt_secret")
     @classmethod
