@@ -9,6 +9,11 @@ from ourvidz.api.jobs.v1 import jobs_pb2
 
 URL = "https://images.example.com/cat.png"
 
+OURS = "http://127.0.0.1:8000"
+"""Where the fronts of the tests sign URLs for."""
+
+UPLOAD = f"{OURS}/objects/reference-images/alice/8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21?token=x"
+
 
 @dataclass(frozen=True)
 class BadRequest:
@@ -229,6 +234,55 @@ BAD_REQUESTS = [
         _of_rpc("video_fast", end_reference_image_url="cat.png"),
         "end_reference_image_url",
         says="https://",
+    ),
+    _reference(
+        "upload that is not there",
+        _sdxl(reference_image_url=UPLOAD),
+        _sdxl_rpc(reference_image_url=UPLOAD),
+        "reference_image_url",
+        says="no such reference image",
+    ),
+    _reference(
+        "start frame that is not there",
+        _of("video_fast", start_reference_image_url=UPLOAD),
+        _of_rpc("video_fast", start_reference_image_url=UPLOAD),
+        "start_reference_image_url",
+        says="no such reference image",
+    ),
+    _reference(
+        "upload on a type that takes none",
+        _of("image_fast", reference_image_url=UPLOAD),
+        _of_rpc("image_fast", reference_image_url=UPLOAD),
+        "reference_image_url",
+        says="takes no reference image",
+    ),
+    _reference(
+        "URL of ours that names no object",
+        _sdxl(reference_image_url=f"{OURS}/healthz"),
+        _sdxl_rpc(reference_image_url=f"{OURS}/healthz"),
+        "reference_image_url",
+        says="no such reference image",
+    ),
+    _reference(
+        "upload's path on another port",
+        _sdxl(reference_image_url=UPLOAD.replace("8000", "8001")),
+        _sdxl_rpc(reference_image_url=UPLOAD.replace("8000", "8001")),
+        "reference_image_url",
+        says="https://",
+    ),
+    _reference(
+        "upload's path on another host",
+        _sdxl(reference_image_url=UPLOAD.replace(OURS, "https://evil.example")),
+        _sdxl_rpc(reference_image_url=UPLOAD.replace(OURS, "https://evil.example")),
+        "reference_image_url",
+        says='"evil.example" is not allowed',
+    ),
+    _reference(
+        "reference that is no string",
+        _sdxl(reference_image_url=[URL]),
+        None,
+        "reference_image_url",
+        says="must be a URL",
     ),
     _reference(
         "reference type unknown",

@@ -11,6 +11,8 @@ import jwt
 from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import load_catalog
 from ourvidz_gateway.front import Front
+from ourvidz_gateway.guarded_http import GuardedClient
+from ourvidz_gateway.references import References
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_serving.storage import LocalStore, UrlSigner
 from support.memory_jobs import MemoryJobs
@@ -24,15 +26,25 @@ def settings(**values: Any) -> GatewaySettings:
     return GatewaySettings(**{"database_url": "postgresql://unused", "jwt_secret": SECRET, **values})
 
 
-def front(jobs: MemoryJobs, folder: Path, **values: Any) -> Front:
-    """A front over jobs in memory and a store in `folder`."""
+class NoRows:
+    """A database that holds nothing."""
+
+    async def fetchrow(self, *_: Any) -> None:
+        return None
+
+
+def front(jobs: MemoryJobs, folder: Path, database: Any = None, **values: Any) -> Front:
+    """A front over jobs in memory and a store in `folder`; without a `database`, nobody has uploaded anything."""
     chosen = settings(**values)
+    store = LocalStore(folder, UrlSigner("another secret of the tests, for signed URLs", PUBLIC_URL))
+    client = GuardedClient(chosen.reference_hosts, setting="OURVIDZ_REFERENCE_HOSTS")
     return Front(
         jobs=jobs,
         catalog=load_catalog(),
         authenticator=Authenticator.from_settings(chosen),
-        store=LocalStore(folder, UrlSigner("another secret of the tests, for signed URLs", PUBLIC_URL)),
+        store=store,
         settings=chosen,
+        references=References(database or NoRows(), store, client),
     )
 
 

@@ -11,7 +11,6 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from ourvidz.api.jobs.v1 import jobs_pb2_grpc
 from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import Catalog, CatalogError, load_catalog
 from ourvidz_gateway.errors import DatabaseUnavailable
@@ -19,7 +18,7 @@ from ourvidz_gateway.front import Front
 from ourvidz_gateway.gateway import Gateway, open_gateway
 from ourvidz_gateway.rest import create_rest_app
 from ourvidz_gateway.rest.observe import Observed
-from ourvidz_gateway.rpc import SERVICE, JobServicer
+from ourvidz_gateway.rpc import SERVICES, add_services
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_serving import logs
 from ourvidz_serving.server import Server, StartError, run
@@ -47,10 +46,10 @@ async def serve(settings: GatewaySettings, storage_settings: StorageSettings, ca
     server.catch_signals()
     store = open_store(storage_settings)
     try:
-        async with open_gateway(settings) as gateway:
-            front = Front(gateway, catalog, Authenticator.from_settings(settings), store, settings)
-            jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(front), server.grpc)
-            server.add_service(SERVICE)
+        async with open_gateway(settings, store) as gateway:
+            authenticator = Authenticator.from_settings(settings)
+            front = Front(gateway, catalog, authenticator, store, settings, gateway.references)
+            add_services(server, front)
             await _serve_both(server, front, gateway)
     except DatabaseUnavailable as error:
         raise StartError(f"the database can't be reached: {error.__cause__}") from error
@@ -62,6 +61,7 @@ async def _serve_both(server: Server, front: Front, gateway: Gateway) -> None:
     rest = _Rest(Observed(create_rest_app(front), registry=server.registry, traces=server.traces), front.settings)
 
     async def leave() -> None:
+        gateway.drain()
         # Watchers are sent away first: they go on elsewhere from their last event, and nothing else takes long.
         gateway.close_watches()
         await rest.stop()
@@ -69,7 +69,8 @@ async def _serve_both(server: Server, front: Front, gateway: Gateway) -> None:
     server.on_drain(leave)
     await server.start()
     await rest.start()
-    server.set_serving(SERVICE, True)
+    for service in SERVICES:
+        server.set_serving(service, True)
     await server.wait_stopped()
     await server.drain()
 

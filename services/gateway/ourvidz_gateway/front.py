@@ -15,6 +15,7 @@ from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import Catalog, JobType
 from ourvidz_gateway.errors import InvalidRequest, JobNotFound
 from ourvidz_gateway.jobs import Accepted, Asset, Job, JobEvent, JobFilter
+from ourvidz_gateway.references import ReferenceImage, References
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_gateway.text import is_plain
 from ourvidz_serving.storage import ObjectStore
@@ -34,6 +35,15 @@ class SignedAsset:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedReference:
+    """An uploaded picture with a URL that opens it for a while."""
+
+    image: ReferenceImage
+    url: str
+    url_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Front:
     """All that a front needs to serve its callers."""
 
@@ -42,17 +52,28 @@ class Front:
     authenticator: Authenticator
     store: ObjectStore
     settings: GatewaySettings
+    references: References
 
     async def create_job(self, draft: JobDraft, user_id: str) -> tuple[Accepted, JobType]:
-        """Check a draft and accept it. Raises what `admit` and `Jobs.accept` raise."""
+        """Check a draft and accept it. Raises what `admit`, `References.find_own` and `Jobs.accept` raise."""
+        buckets = [job_type.bucket for job_type in self.catalog.job_types.values()]
         job = admit(
             draft,
             user_id,
             self.catalog,
             reference_hosts=self.settings.reference_hosts,
             webhook_hosts=self.settings.webhook_hosts,
+            allow_http=self.settings.allow_private_fetch,
+            own_files=await self.references.find_own(user_id, draft.reference_urls, buckets),
         )
         return await self.jobs.accept(job), self.catalog.get(job.job_type)
+
+    async def upload_reference(self, user_id: str, data: bytes, *, filename: str) -> SignedReference:
+        """Store a picture for a user's jobs to follow. Raises what `References.upload` raises."""
+        image = await self.references.upload(user_id, data, filename=filename)
+        expires = self.settings.url_expiry
+        url = await self.store.presign_get(image.bucket, image.key, expires=expires)
+        return SignedReference(image, url, datetime.now(UTC) + expires)
 
     async def list_jobs(
         self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None

@@ -78,7 +78,7 @@ async def test_a_body_over_1_mb_is_a_413_and_is_not_read_to_its_end(client, jobs
 
     assert reply.status_code == 413
     assert reply.json()["success"] is False
-    assert sent == 17
+    assert sent < 2_000
     assert jobs.accepted == []
 
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from ourvidz.api.jobs.v1 import jobs_pb2_grpc
-from ourvidz_gateway.rpc import SERVICE, JobServicer
+from ourvidz_gateway.rpc import add_services
 from ourvidz_serving.server import Server
 from support import fronts
 from support.memory_jobs import MemoryJobs
@@ -23,8 +23,7 @@ async def stub(jobs: MemoryJobs, tmp_path: Path) -> AsyncIterator[jobs_pb2_grpc.
     """A stub that has no token of its own."""
     front = fronts.front(jobs, tmp_path / "objects", grpc_port=0, metrics_port=0)
     server = Server(front.settings, name="gateway", require_service_token=False)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(front), server.grpc)
-    server.add_service(SERVICE)
+    add_services(server, front)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield jobs_pb2_grpc.JobServiceStub(channel)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -11,11 +13,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from ourvidz.rpc_status import FieldViolation
 from ourvidz_gateway.errors import GatewayError, InvalidRequest
 from ourvidz_gateway.rest.models import ErrorReply
 from ourvidz_serving.errors import ServiceError
+
+LINGER_S = 2.0
+LINGER_BYTES = 64 * 2**20
+"""How long, and for how much more, the sender of a body that is too large has to read why."""
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {"model": ErrorReply, "description": "It could not be done; `error` says why."}
@@ -49,7 +56,28 @@ def _answer_service_error(_request: Request, error: Exception) -> JSONResponse:
         content["suggestedAction"] = error.suggested_action
     if isinstance(error, GatewayError) and error.flag:
         content[error.flag] = True
+    if error.http_status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return _CutOff(content, error.http_status, headers)
     return JSONResponse(content, error.http_status, headers)
+
+
+class _CutOff(JSONResponse):
+    """Answers a request amid its body, and ends the connection once its sender had time to read the answer.
+
+    Without an end, the server would take in whatever else is sent; with one at once, the sender could meet a broken
+    connection before the answer.
+    """
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left = LINGER_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while left > 0 and (message := await receive()).get("more_body"):
+                    left -= len(message["body"])
+        await send({"type": "http.response.body"})
 
 
 def _answer_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from ourvidz_gateway.catalog import JobType
-from ourvidz_gateway.front import SignedAsset
+from ourvidz_gateway.front import SignedAsset, SignedReference
 from ourvidz_gateway.jobs import Accepted, Job, JobStage, JobState, Kind, QueueStatus
 
 _JOB_ID = "0b6f1c9e-6d0c-4a67-9a39-6f1f3a1f0c53"
@@ -192,6 +192,34 @@ class CancelReply(BaseModel):
     success: Literal[True]
     found_status: JobState = Field(description="The status that the job was found in.")
     job: JobReply = Field(description="The job as it stands now; a running one may take a step to end.")
+
+
+class UploadReply(BaseModel):
+    """Answers an upload."""
+
+    success: Literal[True]
+    id: UUID = Field(examples=["8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21"])
+    url: str = Field(description="Signed; a job's reference fields take it, even when it has expired.")
+    mime_type: Literal["image/png", "image/jpeg", "image/webp"]
+    width: int = Field(description="Pixels, upright.")
+    height: int = Field(description="Pixels, upright.")
+    size_bytes: int
+
+    @classmethod
+    def of(cls, signed: SignedReference) -> Self:
+        """Describe a stored picture."""
+        image = signed.image
+        return cls.model_validate(
+            {
+                "success": True,
+                "id": image.id,
+                "url": signed.url,
+                "mime_type": image.mime_type,
+                "width": image.width_px,
+                "height": image.height_px,
+                "size_bytes": image.size_bytes,
+            }
+        )
 
 
 class QueueReply(BaseModel):

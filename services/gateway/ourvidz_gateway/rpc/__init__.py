@@ -1,5 +1,5 @@
-"""The gRPC front: backend services' view of jobs."""
+"""The gRPC front: backend services' view of jobs and of users' files."""
 
-from ourvidz_gateway.rpc.jobs import SERVICE, JobServicer
+from ourvidz_gateway.rpc.server import SERVICES, add_services
 
-__all__ = ["SERVICE", "JobServicer"]
+__all__ = ["SERVICES", "add_services"]

@@ -12,10 +12,10 @@ import grpc
 from grpc.aio import ServicerContext
 
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
-from ourvidz_gateway.auth import Principal
 from ourvidz_gateway.errors import InvalidRequest
 from ourvidz_gateway.front import DEFAULT_PAGE_SIZE, Front, parse_job_id, parse_sequence
 from ourvidz_gateway.jobs import Job, JobFilter
+from ourvidz_gateway.rpc.caller import caller_of
 from ourvidz_gateway.rpc.messages import (
     STATES,
     draft_of,
@@ -39,7 +39,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.CreateJobRequest, context: ServicerContext[Any, Any]
     ) -> jobs_pb2.CreateJobResponse:
         """Accept a job."""
-        caller = await self._caller(context)
+        caller = await caller_of(self._front, context)
         try:
             accepted, job_type = await self._front.create_job(draft_of(request), caller.user_id)
         except InvalidRequest as error:
@@ -55,7 +55,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.GetJobRequest, context: ServicerContext[Any, Any]
     ) -> jobs_pb2.GetJobResponse:
         """Return one job."""
-        caller = await self._caller(context)
+        caller = await caller_of(self._front, context)
         job = await self._front.jobs.get(caller.user_id, parse_job_id(request.job_id))
         return jobs_pb2.GetJobResponse(job=await self._message(job))
 
@@ -63,7 +63,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.ListJobsRequest, context: ServicerContext[Any, Any]
     ) -> jobs_pb2.ListJobsResponse:
         """Return a page of the caller's jobs, newest first."""
-        caller = await self._caller(context)
+        caller = await caller_of(self._front, context)
         where = JobFilter(
             job_type=request.job_type or None,
             state=state_of(request.state),
@@ -85,7 +85,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.CancelJobRequest, context: ServicerContext[Any, Any]
     ) -> jobs_pb2.CancelJobResponse:
         """Cancel a job and tell what was found."""
-        caller = await self._caller(context)
+        caller = await caller_of(self._front, context)
         found, job = await self._front.jobs.cancel(caller.user_id, parse_job_id(request.job_id))
         return jobs_pb2.CancelJobResponse(job=await self._message(job), found_state=STATES[found])
 
@@ -93,7 +93,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         self, request: jobs_pb2.WatchJobRequest, context: ServicerContext[Any, Any]
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
         """Stream a job's events until it has ended."""
-        caller = await self._caller(context)
+        caller = await caller_of(self._front, context)
         after = parse_sequence(request.resume_from, field="resume_from")
         async with self._front.watch_job(caller.user_id, parse_job_id(request.job_id), after=after) as events:
             async for event in events:
@@ -105,7 +105,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[Any, Any],
     ) -> jobs_pb2.GetQueueStatusResponse:
         """Tell how full the queues are."""
-        await self._caller(context)
+        await caller_of(self._front, context)
         queues = await self._front.jobs.queue_status()
         return jobs_pb2.GetQueueStatusResponse(
             queue_depth=sum(queue.depth for queue in queues), queues=[queue_message(queue) for queue in queues]
@@ -118,12 +118,6 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     ) -> jobs_pb2.GetCreditsResponse:
         """Answer UNIMPLEMENTED: this server charges nothing."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This server keeps no credits: jobs cost nothing here.")
-
-    async def _caller(self, context: ServicerContext[Any, Any]) -> Principal:
-        metadata = dict(context.invocation_metadata() or ())
-        authorization = metadata.get("authorization")
-        # gRPC gives bytes only for keys that end in -bin.
-        return await self._front.authenticator.authenticate(authorization if isinstance(authorization, str) else None)
 
     async def _message(self, job: Job) -> jobs_pb2.Job:
         return job_message(job, await self._front.sign(job))
