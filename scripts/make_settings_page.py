@@ -11,11 +11,13 @@ from pydantic_core import to_json
 from pydantic_settings import BaseSettings
 
 from ourvidz.client import DEFAULT_ADDRESS, DEFAULT_URL
+from ourvidz_enhancer.settings import EnhancerSettings
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_sdxl.settings import SdxlSettings
 from ourvidz_serving.rendering.renderer import RenderSettings
 from ourvidz_serving.settings import SHARED, SHARED_PREFIX, ServerSettings, variable_of
 from ourvidz_serving.storage import StorageSettings
+from ourvidz_wan.settings import WanSettings
 
 INTRODUCTION = """\
 # Settings
@@ -46,6 +48,18 @@ SDXL = """\
 
 `python -m ourvidz_sdxl`. It needs the storage settings, too. Models from the Hub are kept and fetched as the Hub's own
 variables say (`HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN`).
+"""
+
+WAN = """\
+## WAN renderer
+
+`python -m ourvidz_wan`. It needs the storage settings, too.
+"""
+
+ENHANCER = """\
+## Enhancer
+
+`python -m ourvidz_enhancer`. It needs no storage.
 """
 
 RENDER = """\
@@ -83,6 +97,10 @@ def page() -> str:
             *_table(GatewaySettings, _own(GatewaySettings)),
             SDXL,
             *_table(SdxlSettings, _own(SdxlSettings)),
+            WAN,
+            *_table(WanSettings, _own(WanSettings)),
+            ENHANCER,
+            *_table(EnhancerSettings, _own(EnhancerSettings)),
             RENDER,
             *_table(RenderSettings, RenderSettings.model_fields),
             STORAGE,
