@@ -129,65 +129,6 @@ async def test_dispatchers_that_claim_together_never_take_the_same_job_or_slot(b
     assert await bench.lanes_agree_with_queue()
 
 
-async def test_a_retry_keeps_its_place_and_waits_out_its_delay(bench: Bench):
-    await bench.add_slots(3)
-    session_id = await bench.add_session()
-    first, second = await bench.add_job(), await bench.add_job()
-    claim = await bench.claim(session_id)
-    assert claim
-    assert claim.job_id == first
-
-    event = await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=60, cost=1.0)
-
-    assert event
-    assert event.state == JobState.QUEUED
-    assert await bench.attempts.failures(first) == 1
-    kinds, due_in_s = await bench.queue.promote()
-    assert (kinds, round(due_in_s or 0)) == ([], 60)
-    await bench.add_job()
-    await bench.database.execute("UPDATE queue SET ready_at = now() WHERE job_id = $1", first)
-    assert await bench.queue.promote() == ([Kind.SDXL], None)
-    assert await bench.lanes_agree_with_queue()
-    again = await bench.claim(session_id)
-    assert again
-    assert (again.job_id, again.attempt) == (first, 2)
-    after = await bench.claim(session_id)
-    assert after
-    assert after.job_id == second
-
-
-async def test_a_retry_prefers_a_renderer_where_it_has_not_failed(bench: Bench):
-    await bench.add_slots(address="first:1")
-    session_id = await bench.add_session()
-    await bench.add_job()
-    claim = await bench.claim(session_id, "first:1")
-    assert claim
-    await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=0, cost=1.0)
-    await bench.add_slots(address="second:1")
-    await bench.database.execute(
-        "UPDATE renderer_slots SET released_at = now() + interval '1 hour' WHERE address = 'second:1'"
-    )
-
-    again = await bench.claim(session_id, "first:1", "second:1")
-
-    assert again
-    assert again.address == "second:1"
-
-
-async def test_a_busy_renderers_slot_is_left_alone_for_a_while(bench: Bench):
-    await bench.add_slots()
-    session_id = await bench.add_session()
-    await bench.add_job()
-    claim = await bench.claim(session_id)
-    assert claim
-    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cool_s=60, cost=1.0)
-
-    assert await bench.attempts.failures(claim.job_id) == 0
-    assert await bench.claim(session_id) is None
-    await bench.database.execute("UPDATE renderer_slots SET cool_until = now()")
-    assert await bench.claim(session_id)
-
-
 async def test_a_waiting_job_can_be_withdrawn_once(bench: Bench):
     await bench.add_slots()
     session_id = await bench.add_session()
@@ -316,28 +257,9 @@ async def test_a_job_whose_withdrawal_was_rolled_back_is_still_claimed(dsn: str,
     assert claim.job_id == first
 
 
-async def test_a_job_that_is_cancelled_as_it_is_retried_ends(bench: Bench):
-    session_id = await bench.add_session()
-    claim = await bench.running_job(session_id)
-    await bench.database.execute("UPDATE jobs SET cancel_requested_at = now()")
+async def test_what_waits_is_found_by_kind(bench: Bench):
+    assert await bench.queue.waiting() == []
+    await bench.add_job()
+    await bench.add_job(kind=Kind.ENHANCER, stages=[JobStage.ENHANCING, JobStage.RENDERING])
 
-    event = await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
-
-    assert event
-    assert (event.state, event.stage, event.error_message) == (JobState.CANCELLED, None, "The job was cancelled.")
-    assert await bench.value("SELECT count(*) FROM queue") == 0
-    assert await bench.value("SELECT state FROM jobs WHERE completed_at IS NOT NULL") == "cancelled"
-    assert await bench.lanes_agree_with_queue()
-
-
-async def test_waiting_for_another_attempt_takes_nothing_from_the_time_to_render(bench: Bench):
-    session_id = await bench.add_session()
-    claim = await bench.running_job(session_id)
-    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
-    await bench.database.execute("UPDATE jobs SET deadline_at = deadline_at - interval '30 minutes'")
-    await bench.database.execute("UPDATE queue SET enqueued_at = enqueued_at - interval '30 minutes'")
-
-    again = await bench.claim(session_id)
-
-    assert again
-    assert again.remaining_s == pytest.approx(900, abs=5)
+    assert set(await bench.queue.waiting()) == {Kind.SDXL, Kind.ENHANCER}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import structlog
@@ -16,6 +16,7 @@ from ourvidz_serving.rendering.renderer import SERVICE
 from ourvidz_serving.server import Server
 from ourvidz_serving.settings import ServerSettings
 from support.jobs import Bench
+from support.scripted_enhancer import enhancing
 
 
 class Described(render_pb2_grpc.RenderServiceServicer):
@@ -44,9 +45,11 @@ async def described(kind: str = "sdxl", *, slots: int = 1, port: int = 0) -> Asy
 
 
 @asynccontextmanager
-async def watching(database: Database, targets: Sequence[str]) -> AsyncIterator[tuple[Renderers, asyncio.Queue[Kind]]]:
+async def watching(
+    database: Database, targets: Sequence[str], kind: Kind = Kind.SDXL
+) -> AsyncIterator[tuple[Renderers, asyncio.Queue[Kind]]]:
     ready: asyncio.Queue[Kind] = asyncio.Queue()
-    renderers = Renderers({Kind.SDXL: targets, Kind.WAN: ()}, database, service_token=None, on_ready=ready.put_nowait)
+    renderers = Renderers({kind: targets, Kind.WAN: ()}, database, service_token=None, on_ready=ready.put_nowait)
     task = asyncio.create_task(renderers.run())
     try:
         yield renderers, ready
@@ -56,9 +59,9 @@ async def watching(database: Database, targets: Sequence[str]) -> AsyncIterator[
     assert renderers._renderers == {}
 
 
-async def gone(renderers: Renderers) -> None:
+async def gone(renderers: Renderers, kind: Kind = Kind.SDXL) -> None:
     async with asyncio.timeout(20):
-        while renderers.ready(Kind.SDXL):
+        while renderers.ready(kind):
             await asyncio.sleep(0.01)
 
 
@@ -112,6 +115,17 @@ async def test_a_renderer_of_another_kind_gets_no_work(database: Database, bench
             assert renderers.ready(Kind.SDXL) == []
 
     assert await bench.value("SELECT count(*) FROM renderer_slots") == 0
+
+
+async def test_an_enhancer_brings_its_slots_and_leaves_like_a_renderer(database: Database, bench: Bench):
+    async with AsyncExitStack() as stack:
+        async with enhancing(slots=3) as enhancer:
+            renderers, ready = await stack.enter_async_context(watching(database, [enhancer.address], Kind.ENHANCER))
+            assert await ready.get() == Kind.ENHANCER
+            assert renderers.ready(Kind.ENHANCER) == [enhancer.address]
+        await gone(renderers, Kind.ENHANCER)
+
+    assert await bench.value("SELECT count(*) FROM renderer_slots WHERE kind = 'enhancer'") == 3
 
 
 async def test_renderers_behind_a_name_come_and_go_with_dns(database: Database, monkeypatch: pytest.MonkeyPatch):

@@ -9,9 +9,9 @@ import pytest
 from ourvidz_gateway.database import Database, open_database
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import EventWriter, Progress
-from ourvidz_gateway.jobs import JobStage, StepDetail
+from ourvidz_gateway.jobs import JobStage, Kind, StepDetail
 from ourvidz_gateway.queue import Claim
-from ourvidz_gateway.sessions import Session, SessionCallbacks
+from ourvidz_gateway.sessions import FETCH_SLOTS, Session, SessionCallbacks, fetch_address
 from support.jobs import Bench
 
 SILENT = timedelta(seconds=-1)
@@ -226,3 +226,42 @@ async def test_a_session_that_could_not_begin_is_nobodys(dsn: str, database: Dat
         await session.begin()
 
     assert await bench.value("SELECT count(*) FROM gateway_sessions WHERE id = $1", session.id) == 1
+
+
+async def fetch_slots(bench: Bench) -> list[str]:
+    return await bench.value("SELECT array_agg(DISTINCT address ORDER BY address) FROM renderer_slots") or []
+
+
+async def test_the_slots_that_a_gateway_fetches_in_come_and_go_with_it(database, bench: Bench):
+    leaving, _ = await begin(database)
+    dying, _ = await begin(database)
+    assert await fetch_slots(bench) == sorted([fetch_address(leaving.id), fetch_address(dying.id)])
+    assert await bench.value("SELECT count(*) FROM renderer_slots") == 2 * FETCH_SLOTS
+
+    await leaving.release()
+    assert await fetch_slots(bench) == [fetch_address(dying.id)]
+    await database.execute(
+        "UPDATE gateway_sessions SET lease_until = now() - interval '1 second' WHERE ended_at IS NULL"
+    )
+    session, _ = await begin(database)
+    await session._beat()
+
+    assert await fetch_slots(bench) == [fetch_address(session.id)]
+
+
+async def test_a_fetch_of_a_gateway_that_is_gone_ends_without_a_slot(database, bench: Bench):
+    dead, _ = await begin(database)
+    job_id = await bench.add_job(kind=Kind.FETCHER, stages=[JobStage.FETCHING, JobStage.RENDERING])
+    claimed = await bench.queue.claim(Kind.FETCHER, [fetch_address(dead.id)], dead.id)
+    assert claimed
+    await database.execute("UPDATE gateway_sessions SET lease_until = now() - interval '1 second'")
+    session, heard = await begin(database)
+    await session._beat()
+    (claim,) = heard.taken
+    assert (claim.job_id, claim.stage, claim.address) == (job_id, JobStage.FETCHING, fetch_address(dead.id))
+
+    event = await bench.attempts.advance(claim, session.id, request=claim.request, warnings=[], kind=Kind.SDXL, cost=1)
+
+    assert event
+    assert await bench.value("SELECT kind FROM queue") == "sdxl"
+    assert await fetch_slots(bench) == [fetch_address(session.id)]

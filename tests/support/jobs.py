@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -35,9 +36,18 @@ class Bench:
         self.queue = Queue(database)
         self.attempts = Attempts(database)
 
-    async def add_job(self, user: str = "alice", *, cost: float = 1.0, **metadata: Any) -> UUID:
-        job = new_job(user, **metadata)
-        await self.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=cost)
+    async def add_job(
+        self,
+        user: str = "alice",
+        *,
+        cost: float = 1.0,
+        kind: Kind = Kind.SDXL,
+        stages: Sequence[JobStage] = (JobStage.RENDERING,),
+        **metadata: Any,
+    ) -> UUID:
+        """A job for SDXL whose first stage waits for `kind`."""
+        job = replace(new_job(user, **metadata), kind=kind)
+        await self.queue.accept(job, renderer=Kind.SDXL, stages=stages, cost=cost)
         return job.id
 
     async def add_slots(self, count: int = 1, address: str = ADDRESS, kind: Kind = Kind.SDXL) -> None:
