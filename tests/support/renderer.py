@@ -26,7 +26,7 @@ from ourvidz_serving.storage import LocalStore, ObjectInfo, StoreUnavailable
 
 FACTORY = "support.fake_engine:create_engine"
 BUCKET = "pictures"
-REFERENCES = "references"
+REFERENCES = "reference-images"
 
 
 class Gate:
@@ -163,6 +163,7 @@ async def failure_of(call: grpc.aio.UnaryStreamCall[Any, Any]) -> ParsedError:
 async def serving(
     folder: Path,
     *,
+    kind: str = "sdxl",
     config: dict[str, Any] | None = None,
     policy: RenderPolicy | None = None,
     clip_encoder: ClipEncoderFactory | None = None,
@@ -177,7 +178,7 @@ async def serving(
         servicer = RenderServicer(
             engine,
             store,
-            kind="sdxl",
+            kind=kind,
             buckets=[BUCKET],
             reference_buckets=[REFERENCES],
             registry=server.registry,
