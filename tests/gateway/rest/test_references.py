@@ -1,0 +1,217 @@
+"""Uploading reference pictures over REST, on a real database and store."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from ourvidz_gateway.database import Database, migrate, open_database
+from ourvidz_gateway.errors import StorageUnavailable
+from ourvidz_gateway.references import BUCKET
+from ourvidz_gateway.rest import create_rest_app
+from ourvidz_serving.pictures import MAX_FILE_BYTES
+from support import fronts
+from support.memory_jobs import MemoryJobs
+from support.pictures import BAD_FILES, file_of, halves, turned_jpeg
+
+UPLOAD = "/api/upload-reference"
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    await migrate(dsn)
+    async with open_database(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def app(jobs: MemoryJobs, database: Database, tmp_path) -> FastAPI:
+    return create_rest_app(fronts.front(jobs, tmp_path / "objects", database))
+
+
+@pytest.fixture
+async def stored(app: FastAPI):
+    """Tells what lies in the store."""
+
+    async def names() -> list[str]:
+        return list(await app.state.front.store.list(BUCKET))
+
+    return names
+
+
+def assert_refused(reply: httpx.Response, status: int, says: str, *, field: str = "file") -> None:
+    body = reply.json()
+    assert reply.status_code == status
+    assert says in body["error"]
+    assert f"field={field}" in body["details"]
+    assert (body["success"], body["retryable"], body["referenceImageError"]) == (False, False, True)
+
+
+async def test_a_picture_is_stored_and_its_url_opens_it(client, stored):
+    data = turned_jpeg()
+
+    reply = await client.post(UPLOAD, files={"file": ("cat.png", data, "image/gif")})
+
+    assert reply.status_code == 200
+    body = reply.json()
+    assert await stored() == [f"alice/{body['id']}"]
+    assert body == {
+        "success": True,
+        "id": body["id"],
+        "url": body["url"],
+        "mime_type": "image/jpeg",
+        "width": 48,
+        "height": 64,
+        "size_bytes": len(data),
+    }
+    opened = await client.get(urlsplit(body["url"])._replace(scheme="", netloc="").geturl())
+    assert (opened.content, opened.headers["Content-Type"]) == (data, "image/jpeg")
+
+
+async def test_its_url_can_be_used_by_its_owner_alone(client, jobs):
+    url = (await client.post(UPLOAD, files={"file": file_of(halves())})).json()["url"]
+    body = {"jobType": "sdxl_image_fast", "metadata": {"prompt": "a", "reference_image_url": url}}
+
+    reply = await client.post("/api/queue-job", json=body)
+    other = await client.post("/api/queue-job", json=body, headers={"Authorization": f"Bearer {fronts.token('bob')}"})
+
+    assert reply.json()["referenceImageSupported"] is True
+    assert reply.json()["job"]["metadata"]["reference_image_url"] == url
+    (accepted,) = jobs.accepted
+    assert accepted.request["references"][0]["stored"]["bucket"] == BUCKET
+    assert_refused(other, 400, "no such reference image", field="metadata.reference_image_url")
+
+
+async def test_an_upload_needs_a_token_before_its_body_is_read(client):
+    reads = 0
+
+    async def body():
+        nonlocal reads
+        reads += 1
+        yield b"x"
+
+    reply = await client.post(UPLOAD, content=body(), headers={"Authorization": ""})
+
+    assert reply.status_code == 401
+    assert reads == 0
+
+
+@pytest.mark.parametrize("file", BAD_FILES.values(), ids=BAD_FILES)
+async def test_what_is_no_picture_is_a_400(client, stored, file):
+    reply = await client.post(UPLOAD, files={"file": ("cat.png", file, "image/png")})
+
+    assert_refused(reply, 400, "can't be used as a reference image")
+    assert await stored() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ({"files": {"image": b"x"}}, "no whole file in its field file"),
+        ({"files": {"other": (None, "x")}}, "no whole file in its field file"),
+        ({"files": {"file": (None, "text")}}, "no whole PNG, JPEG or WebP"),
+        ({"files": [("file", b"x"), ("file", b"y")]}, "more than one file"),
+        ({"json": {"file": "x"}}, "multipart form"),
+        ({"data": {"file": "x"}}, "multipart form"),
+        ({"content": b""}, "multipart form"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, "multipart form"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=" + "b" * 300}}, "can't be read"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, "can't be read"),
+        ({"content": b"", "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, "no whole file"),
+        (
+            {
+                "content": b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\ncut sho',
+                "headers": {"Content-Type": "multipart/form-data; boundary=b"},
+            },
+            "no whole file",
+        ),
+    ],
+)
+async def test_a_form_without_a_file_is_a_400(client, stored, sent, says):
+    assert_refused(await client.post(UPLOAD, **sent), 400, says)
+    assert await stored() == []
+
+
+async def test_other_fields_are_ignored(client):
+    reply = await client.post(UPLOAD, files={"note": (None, "x"), "file": file_of(halves())})
+
+    assert reply.status_code == 200
+
+
+async def test_ten_megabytes_are_taken_and_a_byte_more_is_a_413(client, stored):
+    data = file_of(halves())
+    data += b"\0" * (MAX_FILE_BYTES - len(data))
+
+    assert (await client.post(UPLOAD, files={"file": data})).status_code == 200
+    assert_refused(await client.post(UPLOAD, files={"file": data + b"\0"}), 413, "over 10 MB")
+    assert len(await stored()) == 1
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_read(client):
+    reads = 0
+
+    async def body():
+        nonlocal reads
+        reads += 1
+        yield b"x"
+
+    reply = await client.post(UPLOAD, content=body(), headers={"Content-Length": str(5 * 2**30)})
+
+    assert_refused(reply, 413, "over 10 MB")
+
+
+async def test_a_store_out_of_reach_is_a_503(client, app, monkeypatch):
+    async def fail(*_, **__):
+        raise StorageUnavailable("The object storage is out of reach.")
+
+    monkeypatch.setattr(type(app.state.front.references), "upload", fail)
+
+    reply = await client.post(UPLOAD, files={"file": file_of(halves())})
+
+    assert (reply.status_code, reply.json()["retryable"]) == (503, True)
+    assert reply.headers["Retry-After"]
+
+
+async def test_the_form_is_described(app):
+    body = app.openapi()["paths"][UPLOAD]["post"]["requestBody"]
+
+    assert body["content"]["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
+@pytest.mark.parametrize("path", [UPLOAD, "/api/queue-job"])
+async def test_a_sender_without_end_is_answered_and_cut_off(app, path):
+    """On a real server, from a client that never stops of itself and doesn't say how much it has."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # no event tells
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {fronts.token()}\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+    async def pour() -> None:
+        writer.write(head.encode() + f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        while True:
+            writer.write(b"10000\r\n" + b"x" * 2**16 + b"\r\n")
+            await writer.drain()
+
+    pouring = asyncio.create_task(pour())
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+    length = int(answer.lower().partition(b"content-length: ")[2].split()[0])
+    assert json.loads(await reader.readexactly(length))["success"] is False
+    with pytest.raises(ConnectionError):
+        await pouring
+    writer.close()
+    server.should_exit = True
+    await serving
