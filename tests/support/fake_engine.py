@@ -1,7 +1,7 @@
 """A small engine without any model, imported in the child only. Words of the prompt say what it does:
 
 - `hold:I:S`: at step S of image I, tell the test's gate and wait until it lets go
-- `hold-frame:F`: the same before frame F of a clip
+- `hold-frame:F`: the same before frame F of a clip; `hold-after`: after its last frame
 - `endless`: go on with the last step for ever, checking for a cancel
 - `chatty`: say 200 kB with each step
 - `echo`: make the reference pictures themselves: each image the one, or a clip's first and last frame
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,12 @@ class FakeEngine:
             pixels = paint_frame(task.seed, index, clip.width_px, clip.height_px)
             if echoed.get(index) in task.pictures:
                 pixels = task.pictures[echoed[index]]
+            if count_file := self._config.get("count_file"):
+                with Path(count_file).open("ab") as file:
+                    file.write(b".")
             session.frame(0, pixels[::2, ::2].copy() if "small" in words else pixels)
+        if "hold-after" in words:
+            self._hold()
 
     def _denoise(self, words: list[str], session: RenderSession, steps: int, index: int, count: int) -> None:
         for step in range(1, steps + 1):
