@@ -36,7 +36,8 @@ def read_picture(data: bytes) -> Image.Image:
                     raise BadPicture(
                         f"it has {opened.width}×{opened.height} pixels; at most {MAX_PIXELS // 10**6} megapixels are read"
                     )
-                name = opened.format
+                # A JPEG with more pictures behind the first, as telephones make them, is a format of its own to Pillow.
+                name = "JPEG" if opened.format == "MPO" else opened.format
                 picture = _to_rgb(ImageOps.exif_transpose(opened))
     except BadPicture:
         raise
@@ -51,10 +52,19 @@ def read_picture(data: bytes) -> Image.Image:
 
 def letterbox(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
     """Return the picture as large as fits into a size, its aspect kept, centred on black; RGB."""
-    return ImageOps.pad(picture.convert("RGB"), (width_px, height_px), Image.Resampling.LANCZOS, color=(0, 0, 0))
+    scale = min(width_px / picture.width, height_px / picture.height)
+    # Even of a picture that is far too thin, one line is seen.
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    fitted = Image.new("RGB", (width_px, height_px))
+    place = (width_px - size[0]) // 2, (height_px - size[1]) // 2
+    fitted.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), place)
+    return fitted
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):
+        # Grey in 16 bits, of which Pillow would make white wherever it is not almost black.
+        picture = picture.point(lambda value: value / 256).convert("L")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
