@@ -96,7 +96,7 @@ def test_an_operators_file_takes_the_place_of_the_shipped_one(tmp_path):
     ("change", "says"),
     [
         (("wan", "cpu"), r"job_types\.clip\.kind: Input should be"),
-        (('kind = "wan"', 'kind = "enhancer"'), "the enhancer makes no outputs"),
+        (('kind = "wan"', 'kind = "enhancer"'), "only renderers make outputs"),
         (("step_count = 25", "step_count = 0"), r"job_types\.clip\.recipe\.step_count: .*greater than or equal to 1"),
         (("step_count = 25", 'step_count = "25"'), r"recipe\.step_count: .*valid integer"),
         (("duration_s = 5.0\n", ""), "both frame_count and duration_s"),
