@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ourvidz.api.render.v1 import render_pb2_grpc
-from ourvidz_serving.rendering.renderer import SERVICE
+from ourvidz_serving.rendering.renderer import SERVICE, RenderSettings
+from ourvidz_serving.settings import load
 from support.renderer import FACTORY, Gate, ask
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -30,6 +32,12 @@ run(lambda: serve_renderer(load(ServerSettings), engine, kind="sdxl", buckets=["
 assert "support.fake_engine" not in sys.modules
 assert "torch" not in sys.modules
 """
+
+
+def test_every_bucket_of_pictures_may_be_referred_to_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"reference-images", "sdxl-image-high", "image-fast"} <= set(load(RenderSettings).reference_buckets)
+    monkeypatch.setenv("OURVIDZ_RENDER_REFERENCE_BUCKETS", "mine, yours,")
+    assert load(RenderSettings).reference_buckets == ("mine", "yours")
 
 
 def free_port() -> int:

@@ -218,7 +218,7 @@ def test_a_renderer_that_encodes_no_clips_refuses_them() -> None:
 
 def test_the_buckets_that_may_be_read_are_named() -> None:
     request = ask_clip(start_frame=stored(bucket="somebody-elses"))
-    with pytest.raises(InvalidRequest, match="must be one of pictures, references"):
+    with pytest.raises(InvalidRequest, match=f"must be one of {BUCKET}, {REFERENCES}"):
         check(request)
 
 
