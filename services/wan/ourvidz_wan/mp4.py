@@ -32,7 +32,7 @@ class Mp4Encoder:
     """Encodes one clip: `add` each frame, then `finish`, or `close` to give up. The same input gives the same bytes.
 
     H.264 High, yuv420p, BT.709 in limited range and tagged so; every frame lasts exactly as long as every other one.
-    Holds the file in memory and some forty small frames that the encoder looks ahead to, until `finish` or `close`.
+    Until `finish` or `close` it holds the file, and some 25 MB at 480×832 for the frames that it compares.
     May be called from any thread, by one at a time.
     """
 

@@ -14,7 +14,8 @@ from ourvidz_serving.rendering.engine import Pixels
 Result = TypeVar("Result")
 
 _FRAMES_IN_HAND = 4
-"""How many frames wait for the encoder before the engine is held back; one of 480×832 is 1.2 MB."""
+"""How many frames are at the encoder, the one in its hands included, before the engine is held back; one of 480×832 is
+1.2 MB."""
 
 
 class ClipEncoder(Protocol):

@@ -18,8 +18,8 @@ class RenderPolicy:
     settle_s: float = 5.0
     """How long a cancelled render may take to store the pictures that it has finished."""
     unfinished_outputs: int = 12
-    """How many outputs of all renders may wait to be stored: two full batches, some 60 MB, or as many clips, which
-    are files of some MB each. At the bound, the engine waits too."""
+    """How many outputs of all renders may wait to be stored: two full batches, some 60 MB, or as many clips, which are
+    files of some MB each but for the one that is being encoded. At the bound, the engine waits too."""
     remember_s: float = 300.0
     """How long it is remembered how a render ended."""
     remembered_renders: int = 1000
