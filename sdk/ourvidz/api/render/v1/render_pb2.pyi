@@ -342,7 +342,7 @@ class ImageSource(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     INLINE_FIELD_NUMBER: _builtins.int
     inline: _builtins.bytes
-    """The file itself: PNG, JPEG or WebP, at most 10 MiB."""
+    """The file itself: PNG, JPEG or WebP, at most 10 MiB. A whole request takes at most 16 MiB."""
     @_builtins.property
     def stored(self) -> Global___StoredImage:
         """An object in storage."""
@@ -421,7 +421,7 @@ class Clip(_message.Message):
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long the clip plays. Frames per second are `frame_count / duration`. Required."""
+        """How long the clip plays, up to 60 s. Frames per second are `frame_count / duration`, at most 240. Required."""
 
     @_builtins.property
     def start_frame(self) -> Global___ImageSource:
@@ -774,7 +774,9 @@ class StageTiming(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """The stage: `load`, `text_encode`, `reference_encode`, `denoise`, `decode`, `encode` or `upload`."""
+    """The stage: `load` (reading reference pictures, loading or moving weights), `text_encode`, `reference_encode`,
+    `denoise`, `decode`, `encode` or `upload`.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """The time spent in it, summed over the outputs. Stages overlap, so the sum may exceed the render's wall time."""
