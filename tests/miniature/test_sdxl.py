@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
 from ourvidz_miniature.sdxl import build_miniature_sdxl, ensure_miniature_sdxl
 from ourvidz_miniature.vocabulary import byte_letters, make_vocabulary
+from support.miniature import difference
+from support.reference_pictures import scene
 
 TEXTS = ["", "a red fox", "Größe", "狐狸在雪地里", "🦊\u200d🔥", "zebra-crossing №7", "a\tb\nc", "\x00\x7f"]
 
@@ -117,3 +120,52 @@ def test_the_networks_have_the_structure_of_sdxl(miniature: Path) -> None:
     assert unet["addition_embed_type"] == "text_time"
     assert vae["force_upcast"]
     assert np.isclose(vae["scaling_factor"], 0.13025)
+
+
+def test_the_unet_has_the_attention_blocks_that_instantstyle_names(miniature: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(miniature / "unet")
+    down, up = unet.down_blocks, unet.up_blocks
+    # SDXL's own: two attention blocks in each of the last two on the way down, three in the first two on the way up.
+    assert [len(getattr(block, "attentions", ())) for block in down] == [0, 2, 2]
+    assert [len(getattr(block, "attentions", ())) for block in up] == [3, 3, 0]
+
+
+@torch.no_grad()
+def test_the_autoencoder_keeps_colours_and_layout(miniature: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(miniature / "vae")
+    reference = scene(512)
+    picture = torch.from_numpy(reference / np.float32(127.5) - 1).permute(2, 0, 1)[None]
+    latents = vae.encode(picture).latent_dist.mode()
+    assert latents.shape == (1, 4, 16, 16)
+    decoded = vae.decode(latents).sample
+    made = ((decoded[0].clamp(-1, 1) + 1) * 127.5).permute(1, 2, 0).numpy()
+    # Its detail is 32 pixels large: what is soft stays, what is sharp is softened.
+    assert difference(made, reference) < 25
+    for row, column in [(60, 300), (200, 230), (480, 200), (480, 500)]:
+        assert np.abs(made[row, column] - reference[row, column]).max() < 40
+    assert 0.5 < float((latents * vae.config.scaling_factor).std()) < 2
+
+
+@torch.no_grad()
+def test_the_unet_takes_noise_away_and_leaves_what_is_soft(miniature: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(miniature / "unet")
+    noise = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    soft = torch.linspace(-1, 1, 32).expand(1, 4, 32, 32)
+    text, pooled = torch.zeros(1, 77, 128), torch.zeros(1, 80)
+    conditions = {"text_embeds": pooled, "time_ids": torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]])}
+    guessed = unet(soft + noise, 500, text, added_cond_kwargs=conditions).sample
+    without, before = soft + noise - guessed, (noise**2).mean()
+    assert ((without - soft) ** 2).mean() < before / 2
+
+
+@torch.no_grad()
+def test_rounding_does_not_show(miniature: Path) -> None:
+    """Machines round differently: a network that leaps on the smallest change would draw another picture on each."""
+    unet = UNet2DConditionModel.from_pretrained(miniature / "unet")
+    random = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(1, 4, 32, 32, generator=random), 50 * torch.randn(1, 77, 128, generator=random)
+    conditions = {"text_embeds": torch.ones(1, 80), "time_ids": torch.ones(1, 6)}
+    one, other = (
+        unet(latents * factor, 500, text, added_cond_kwargs=conditions).sample for factor in (1.0, 1.0 + 1e-6)
+    )
+    assert (one - other).abs().max() < 1e-3

@@ -11,7 +11,6 @@ from ourvidz.api.render.v1 import render_pb2
 from ourvidz_sdxl.engine import SdxlEngine
 from ourvidz_sdxl.sampling import make_scheduler
 from ourvidz_serving.engines.engine import (
-    InvalidForEngine,
     Loading,
     LoadSession,
     PeakMemory,
@@ -194,8 +193,9 @@ def test_a_preview_keeps_the_shape_of_the_picture(engine: SdxlEngine) -> None:
     assert told.of(FrameMade)[0].pixels.shape == (128, 256, 3)
 
 
-def test_a_reference_picture_is_refused(engine: SdxlEngine) -> None:
-    request = ask()
-    request.images.reference.source.inline = b"a picture"
-    with pytest.raises(InvalidForEngine, match="no reference images"):
-        engine.run(RenderTask(request.SerializeToString(), 7), Told().session)
+def test_a_prompt_that_only_one_of_the_tokenizers_cuts_is_reported(
+    engine: SdxlEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._pipeline.tokenizer_2, "model_max_length", 12)
+    cuts = list(engine._cut_warnings(ask("fox " * 10 + "sunset lighthouse").images.sampling))
+    assert cuts == ["The prompt is longer than the model reads (12 of 10 tokens); left out: “sunset lighthouse”"]

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from ourvidz_sdxl.engine import SdxlEngine
-from ourvidz_serving.engines.engine import EngineOutOfMemory, MemoryRung
-from ourvidz_serving.rendering.engine import FrameMade, RenderTask
-from support.miniature import Told, ask, difference, load_engine, render
+from ourvidz_serving.engines.engine import EngineOutOfMemory, MemoryRung, TaskCancelled
+from ourvidz_serving.rendering.engine import FrameMade, RenderTask, StepDone
+from support.miniature import SIDE, Told, ask, difference, following, load_engine, render, task
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
@@ -83,3 +84,30 @@ def test_with_enough_memory_no_rung_is_named(engine: SdxlEngine) -> None:
     told = Told()
     engine.run(RenderTask(ask().SerializeToString(), 7), told.session)
     assert not told.of(MemoryRung)
+
+
+def test_a_reference_whose_encoding_runs_out_of_memory_is_encoded_again(
+    monkeypatch: pytest.MonkeyPatch, own_engine: SdxlEngine, engine: SdxlEngine
+) -> None:
+    run_out(monkeypatch, own_engine._pipeline.vae, "encode", when=lambda call: call == 1)
+    reference = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    [picture] = render(own_engine, following(ask(), 0.5), reference=reference)
+    np.testing.assert_array_equal(picture, render(engine, following(ask(), 0.5), reference=reference)[0])
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_parts_that_are_kept_off_the_gpu_go_back_when_a_render_is_cancelled(
+    own_engine: SdxlEngine, with_reference: bool
+) -> None:
+    # Offloading from one processor to itself: the hooks are real, and the calls that each gets can be counted.
+    pipeline = own_engine._pipeline
+    pipeline.enable_model_cpu_offload(device=torch.device("cpu"))
+    hooks = list(pipeline._all_hooks)
+    request = following(ask(), 0.1) if with_reference else ask()
+    reference = np.zeros((SIDE, SIDE, 3), np.uint8) if with_reference else None
+    told = Told(cancel_when=lambda message: isinstance(message, StepDone))
+    with pytest.raises(TaskCancelled):
+        own_engine.run(task(request, reference=reference), told.session)
+    assert hooks
+    assert not set(hooks) & set(pipeline._all_hooks)
+    assert len(render(own_engine, request, reference=reference)) == 1

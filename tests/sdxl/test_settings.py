@@ -36,6 +36,10 @@ def test_each_variable_reaches_the_engine_as_plain_data(monkeypatch: pytest.Monk
         "DEVICE": "cuda:1",
         "DTYPE": "float16",
         "THREADS": "8",
+        "IP_ADAPTER": "/models/adapter",
+        "IP_ADAPTER_SUBFOLDER": "weights",
+        "IP_ADAPTER_WEIGHT": "plus.safetensors",
+        "IP_ADAPTER_IMAGE_ENCODER": "encoder",
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"OURVIDZ_SDXL_{name}", value)
@@ -47,8 +51,28 @@ def test_each_variable_reaches_the_engine_as_plain_data(monkeypatch: pytest.Monk
         "device": "cuda:1",
         "dtype": "float16",
         "threads": 8,
+        "ip_adapter": {
+            "name": "/models/adapter",
+            "subfolder": "weights",
+            "weight": "plus.safetensors",
+            "image_encoder": "encoder",
+        },
     }
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_without_an_ip_adapter_the_engine_is_told_of_none() -> None:
+    assert load(SdxlSettings).engine_config()["ip_adapter"] is None
+
+
+def test_an_ip_adapter_lies_where_the_published_one_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURVIDZ_SDXL_IP_ADAPTER", "h94/IP-Adapter")
+    assert load(SdxlSettings).engine_config()["ip_adapter"] == {
+        "name": "h94/IP-Adapter",
+        "subfolder": "sdxl_models",
+        "weight": "ip-adapter_sdxl_vit-h.safetensors",
+        "image_encoder": "models/image_encoder",
+    }
 
 
 def test_buckets_stand_between_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def engine(model_cache: Path) -> SdxlEngine:
 
 
 def engine_config(cache: Path, **changes: Any) -> dict[str, Any]:
-    config = {"model": "miniature", "model_cache": str(cache), "single_file_config": None}
+    config = {"model": "miniature", "model_cache": str(cache), "single_file_config": None, "ip_adapter": None}
     # One thread: several wait for each other as soon as something else runs on the machine.
     return {**config, "device": "cpu", "dtype": "auto", "threads": 1, **changes}
 
@@ -89,10 +89,28 @@ class Told:
             self._cancel.set()
 
 
-def render(engine: SdxlEngine, request: render_pb2.RenderRequest, seed: int = 7) -> list[Pixels]:
+def following(
+    request: render_pb2.RenderRequest,
+    influence: float,
+    kind: render_pb2.ReferenceType.ValueType = render_pb2.REFERENCE_TYPE_STYLE,
+) -> render_pb2.RenderRequest:
+    """Return the request, following a reference that the engine is given with its task."""
+    request.images.reference.type, request.images.reference.influence = kind, influence
+    request.images.reference.source.inline = b"what a server has read, and an engine does not"
+    return request
+
+
+def task(request: render_pb2.RenderRequest, seed: int = 7, reference: Pixels | None = None) -> RenderTask:
+    pictures = {} if reference is None else {"reference": reference}
+    return RenderTask(request.SerializeToString(), seed, pictures)
+
+
+def render(
+    engine: SdxlEngine, request: render_pb2.RenderRequest, seed: int = 7, reference: Pixels | None = None
+) -> list[Pixels]:
     """Return the pictures of a render, which must come in order."""
     told = Told()
-    engine.run(RenderTask(request.SerializeToString(), seed), told.session)
+    engine.run(task(request, seed, reference), told.session)
     frames = told.of(FrameMade)
     assert [frame.output_index for frame in frames] == list(range(request.images.image_count))
     return [frame.pixels for frame in frames]

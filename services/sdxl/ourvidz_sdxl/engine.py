@@ -17,9 +17,13 @@ from ourvidz_models.loading import load_errors, shown_name
 from ourvidz_models.memory import MemoryLadder, Rung
 from ourvidz_models.previews import latent_preview
 from ourvidz_models.timing import timed
+from ourvidz_sdxl import latents
+from ourvidz_sdxl.conditioning import Conditioning, ReferenceMethod
+from ourvidz_sdxl.img2img import Img2Img
+from ourvidz_sdxl.ip_adapter import IpAdapter, load_ip_adapter
 from ourvidz_sdxl.loading import load_sdxl
 from ourvidz_sdxl.sampling import make_scheduler
-from ourvidz_serving.engines.engine import InvalidForEngine, LoadSession
+from ourvidz_serving.engines.engine import LoadSession
 from ourvidz_serving.rendering.engine import EngineInfo, Pixels, RenderSession, RenderTask
 
 SIZE = (1024, 1024)
@@ -46,6 +50,7 @@ class SdxlEngine:
         self._device = choose_device(config["device"])
         self._pipeline: Any = None
         self._scheduler_config: Any = None
+        self._references: ReferenceMethod | None = None
         self._ladder: MemoryLadder | None = None
 
     def load(self, session: LoadSession) -> EngineInfo:
@@ -53,18 +58,23 @@ class SdxlEngine:
         config = self._config
         prepare(config)
         session.loading("weights")
+        cache, dtype = Path(config["model_cache"]), choose_dtype(config["dtype"], self._device)
         pipeline = load_sdxl(
             config["model"],
-            cache=Path(config["model_cache"]),
+            cache=cache,
             single_file_config=Path(config["single_file_config"]) if config["single_file_config"] else None,
-            dtype=choose_dtype(config["dtype"], self._device),
+            dtype=dtype,
         )
+        if config["ip_adapter"]:
+            session.loading("IP-Adapter")
+            load_ip_adapter(pipeline, config["ip_adapter"], cache=cache, dtype=dtype)
         session.loading(f"weights onto {self._device}")
         with load_errors(config["model"]):
             pipeline.to(self._device)
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline
         self._scheduler_config = pipeline.scheduler.config
+        self._references = (IpAdapter if config["ip_adapter"] else Img2Img)(pipeline, self._device)
         self._ladder = MemoryLadder(_rungs(pipeline, self._device), self._device)
         return EngineInfo(
             model=shown_name(config["model"]),
@@ -78,22 +88,28 @@ class SdxlEngine:
     @torch.inference_mode()
     def run(self, task: RenderTask, session: RenderSession) -> None:
         """Render the images of a request, image i with the seed (seed + i) mod 2³²."""
+        try:
+            self._render(task, session)
+        finally:
+            # Where idle parts are kept off the GPU, a render that ends early would leave the last one there.
+            self._pipeline.maybe_free_model_hooks()
+
+    def _render(self, task: RenderTask, session: RenderSession) -> None:
         images = task.request.images
-        if images.HasField("reference"):
-            raise InvalidForEngine("this renderer takes no reference images yet")
         assert self._ladder is not None  # noqa: S101  # the server renders only after `load` returned
         reset_peak_memory(self._device)
         for warning in self._cut_warnings(images.sampling):
             session.warn(warning)
         with timed(session, "text_encode"):
             embeddings = self._ladder.run(lambda: self._encode(images.sampling))
+        conditioning = self._condition(images, task.pictures.get("reference"), session)
         for index in range(images.image_count):
-            image = _Image(images, embeddings, index, (task.seed + index) % SEEDS)
+            image = _Image(images, embeddings, conditioning, index, (task.seed + index) % SEEDS)
             with timed(session, "denoise"):
-                latents = self._ladder.run(lambda image=image: self._denoise(image, session))  # type: ignore[misc]
+                denoised = self._ladder.run(lambda image=image: self._denoise(image, session))  # type: ignore[misc]
             session.check()
             with timed(session, "decode"):
-                pixels = self._ladder.run(lambda latents=latents: self._decode(latents))  # type: ignore[misc]
+                pixels = self._ladder.run(lambda denoised=denoised: self._decode(denoised))  # type: ignore[misc]
             session.frame(index, pixels)
         if self._ladder.rung:
             session.memory_rung(self._ladder.rung)
@@ -110,27 +126,36 @@ class SdxlEngine:
         )
         return _Embeddings(*embeddings)
 
+    def _condition(self, images: render_pb2.ImageBatch, picture: Pixels | None, session: RenderSession) -> Conditioning:
+        assert self._ladder is not None and self._references is not None  # noqa: S101, PT018  # as in `_render`
+        references = self._references
+        if picture is None:
+            return self._ladder.run(lambda: references.without(images))
+        session.check()
+        session.reference_engine(references.name)
+        with timed(session, "reference_encode"):
+            return self._ladder.run(lambda: references.follow(images, picture))
+
     def _denoise(self, image: _Image, session: RenderSession) -> torch.Tensor:
         batch, sampling, embeddings = image.batch, image.batch.sampling, image.embeddings
-        self._pipeline.scheduler = make_scheduler(sampling.sampler, self._scheduler_config)
+        pipeline, step_count = image.conditioning.pipeline, image.conditioning.step_count
+        pipeline.scheduler = make_scheduler(sampling.sampler, self._scheduler_config)
 
         def on_step_end(_pipeline: Any, step: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
             synchronize(self._device)
-            session.step(step + 1, sampling.step_count, image.index, batch.image_count)
+            session.step(step + 1, step_count, image.index, batch.image_count)
             if session.wants_previews:
                 session.preview(latent_preview(state["latents"][0]), image.index, step + 1)
             session.check()
             return state
 
         session.check()
-        output = self._pipeline(
+        output = pipeline(
             prompt_embeds=embeddings.prompt,
             negative_prompt_embeds=embeddings.negative,
             pooled_prompt_embeds=embeddings.pooled,
             negative_pooled_prompt_embeds=embeddings.negative_pooled,
-            width=batch.width_px,
-            height=batch.height_px,
-            num_inference_steps=sampling.step_count,
+            **image.conditioning.arguments,
             guidance_scale=sampling.guidance_scale,
             # On the CPU, so that a seed means the same noise on every device.
             generator=torch.Generator("cpu").manual_seed(image.seed),
@@ -138,37 +163,43 @@ class SdxlEngine:
             callback_on_step_end=on_step_end,
             callback_on_step_end_tensor_inputs=["latents"],
         )
-        latents: torch.Tensor = output.images
-        return latents
+        denoised: torch.Tensor = output.images
+        return denoised
 
-    def _decode(self, latents: torch.Tensor) -> Pixels:
-        """Turn latents into a picture, as the stock pipeline does."""
-        vae = self._pipeline.vae
-        upcast = vae.dtype == torch.float16 and vae.config.force_upcast
-        if upcast:
-            # SDXL's own autoencoder overflows in half precision.
-            vae.to(dtype=torch.float32)
-        try:
-            latents = _unscale(latents.to(vae.dtype), vae.config)
-            picture = self._pipeline.image_processor.postprocess(
-                vae.decode(latents, return_dict=False)[0], output_type="np"
-            )
-        finally:
-            if upcast:
-                vae.to(dtype=torch.float16)
+    def _decode(self, denoised: torch.Tensor) -> Pixels:
+        picture = self._pipeline.image_processor.postprocess(
+            latents.decode(self._pipeline.vae, denoised), output_type="np"
+        )
         pixels: Pixels = np.ascontiguousarray((picture[0] * 255).round().astype(np.uint8))
         return pixels
 
     def _cut_warnings(self, sampling: render_pb2.Sampling) -> Iterator[str]:
-        """Say which words of the prompts the text encoders don't see."""
-        tokenizer = self._pipeline.tokenizer
-        room = tokenizer.model_max_length - 2
+        """Say which words of the prompts the text encoders don't see: those that any of the two leaves out."""
+        tokenizers = (self._pipeline.tokenizer, self._pipeline.tokenizer_2)
         for name, text in (("prompt", sampling.prompt), ("negative prompt", sampling.negative_prompt)):
-            tokens = tokenizer(text, add_special_tokens=False, truncation=False).input_ids
-            if len(tokens) > room:
-                lost = tokenizer.decode(tokens[room:])
-                shown = lost if len(lost) <= 200 else f"{lost[:200].rstrip()}…"
-                yield f"The {name} is longer than the model reads ({len(tokens)} of {room} tokens); left out: “{shown}”"
+            cuts = [cut for tokenizer in tokenizers if (cut := _cut(tokenizer, text))]
+            if cuts:
+                cut = max(cuts, key=lambda cut: len(cut.lost))
+                shown = cut.lost if len(cut.lost) <= 200 else f"{cut.lost[:200].rstrip()}…"
+                yield (
+                    f"The {name} is longer than the model reads ({cut.tokens} of {cut.room} tokens); "
+                    f"left out: “{shown}”"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A text that is longer than a tokenizer's model reads, in tokens, and the words that are lost."""
+
+    tokens: int
+    room: int
+    lost: str
+
+
+def _cut(tokenizer: Any, text: str) -> _Cut | None:
+    room = tokenizer.model_max_length - 2
+    tokens = tokenizer(text, add_special_tokens=False, truncation=False).input_ids
+    return _Cut(len(tokens), room, tokenizer.decode(tokens[room:])) if len(tokens) > room else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +208,7 @@ class _Image:
 
     batch: render_pb2.ImageBatch
     embeddings: _Embeddings
+    conditioning: Conditioning
     index: int
     seed: int
 
@@ -197,14 +229,3 @@ def _decode_in_tiles(vae: diffusers.AutoencoderKL) -> None:
     vae.tile_sample_min_size //= 2
     vae.tile_latent_min_size //= 2
     vae.enable_tiling()
-
-
-def _unscale(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
-    if mean is None or std is None:
-        unscaled: torch.Tensor = latents / config.scaling_factor
-        return unscaled
-    shape = (1, latents.shape[1], 1, 1)
-    mean, std = (torch.tensor(each, device=latents.device, dtype=latents.dtype).view(shape) for each in (mean, std))
-    unscaled = latents * std / config.scaling_factor + mean
-    return unscaled  # noqa: RET504  # named for its type

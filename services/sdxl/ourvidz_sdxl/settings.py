@@ -31,6 +31,25 @@ class SdxlSettings(ModelSettings):
         description="Folder with the configuration of a single-file model; without it, the Hub is asked.",
         examples=["/models/sdxl-base-config"],
     )
+    ip_adapter: str | None = Field(
+        None,
+        min_length=1,
+        description="IP-Adapter by which reference images act: miniature, a Hub name or a folder; img2img if not set.",
+        examples=["h94/IP-Adapter"],
+    )
+    ip_adapter_subfolder: str = Field(
+        "sdxl_models", description="Folder within the IP-Adapter's that its weights lie in.", examples=["sdxl_models"]
+    )
+    ip_adapter_weight: str = Field(
+        "ip-adapter_sdxl_vit-h.safetensors",
+        description="File name of the IP-Adapter's weights; safetensors only.",
+        examples=["ip-adapter-plus_sdxl_vit-h.safetensors"],
+    )
+    ip_adapter_image_encoder: str = Field(
+        "models/image_encoder",
+        description="Folder within the IP-Adapter's that the image encoder for these weights lies in.",
+        examples=["sdxl_models/image_encoder"],
+    )
     buckets: Annotated[tuple[str, ...], NoDecode] = Field(
         ("sdxl-image-fast", "sdxl-image-high"),
         min_length=1,
@@ -48,4 +67,16 @@ class SdxlSettings(ModelSettings):
         return {
             **super().engine_config(),
             "single_file_config": str(self.single_file_config) if self.single_file_config else None,
+            "ip_adapter": self.ip_adapter_config(),
+        }
+
+    def ip_adapter_config(self) -> dict[str, str] | None:
+        """Return where the IP-Adapter lies; None for no adapter."""
+        if self.ip_adapter is None:
+            return None
+        return {
+            "name": self.ip_adapter,
+            "subfolder": self.ip_adapter_subfolder,
+            "weight": self.ip_adapter_weight,
+            "image_encoder": self.ip_adapter_image_encoder,
         }
