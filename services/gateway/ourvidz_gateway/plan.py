@@ -167,14 +167,14 @@ class RenderPlan:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote. Plans of jobs from before a field was there have its default."""
         return cls(
             **{
                 **values,
                 "kind": Kind(values["kind"]),
                 "sampler": Sampler(values["sampler"]),
-                "references": tuple(Reference.from_json(each) for each in values["references"]),
-                "reference_type": ReferenceType(values["reference_type"]),
+                "references": tuple(Reference.from_json(each) for each in values.get("references", ())),
+                "reference_type": ReferenceType(values.get("reference_type", ReferenceType.STYLE)),
             }
         )
 

@@ -119,8 +119,8 @@ class Records:
 def shown_metadata(metadata: dict[str, Any], request: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return a job's metadata as users see it: what came in, the seed, the enhanced prompt and what rendering added."""
     shown = {**metadata, "seed": request["seed"], "num_images": request["image_count"]}
-    if request["enhanced_prompt"]:
-        shown |= {"enhanced_prompt": request["enhanced_prompt"], "original_prompt": request["prompt"]}
+    if enhanced := request.get("enhanced_prompt"):  # plans from before there were any have no such key
+        shown |= {"enhanced_prompt": enhanced, "original_prompt": request["prompt"]}
     return shown | result
 
 
