@@ -6,7 +6,6 @@ to references of one colour each; that layout and faces come over as well only a
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModelWithProjection
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_miniature.ip_adapter import IMAGE_ENCODER, SUBFOLDER, WEIGHT, ensure_miniature_ip_adapter
@@ -209,7 +209,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(model_cache: Path, copy: 
 
 
 def test_an_image_encoder_that_does_not_fit_the_adapter_is_refused_while_loading(model_cache: Path, copy: Path) -> None:
-    config = copy / IMAGE_ENCODER / "config.json"
-    values = json.loads(config.read_text())
-    config.write_text(json.dumps({**values, "projection_dim": 2 * values["projection_dim"]}))
-    assert "\n" not in why_not(model_cache, adapter(copy))
+    encoder = CLIPVisionModelWithProjection.from_pretrained(copy / IMAGE_ENCODER)
+    encoder.config.projection_dim *= 2
+    CLIPVisionModelWithProjection(encoder.config).save_pretrained(copy / IMAGE_ENCODER)
+    assert why_not(model_cache, adapter(copy)) == "the IP-Adapter was made for another image encoder"

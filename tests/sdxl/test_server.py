@@ -21,7 +21,8 @@ from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.engine import FrameMade, RenderTask, StepDone
 from ourvidz_serving.rendering.renderer import SERVICE
-from support.miniature import ask, engine_config, render
+from support.miniature import ask, engine_config, following, render
+from support.reference_pictures import as_png, scene
 
 # The scheduler hands a tensor to NumPy 2 in a way that it will drop one day; that is diffusers' to change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -31,6 +32,13 @@ MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "ourvidz_miniature"}
 REQUEST = ask(side=1024, steps=2)
 REQUEST.images.sampling.seed = 5
 REQUEST.output.bucket, REQUEST.output.prefix = "sdxl-image-fast", "user/job/1"
+
+REFERENCE = scene(1024)
+FOLLOWING = following(ask(side=1024, steps=4), 0.5)
+FOLLOWING.images.sampling.seed = 5
+FOLLOWING.images.reference.source.inline = as_png(REFERENCE)
+FOLLOWING.render_id = "job/2"
+FOLLOWING.output.bucket, FOLLOWING.output.prefix = "sdxl-image-fast", "user/job/2"
 
 
 async def test_an_engine_in_a_process_of_its_own_makes_the_same_picture(engine, model_cache: Path) -> None:
@@ -100,6 +108,7 @@ async def test_a_server_says_that_it_serves_renders_into_its_store_and_ends_when
             stub = render_pb2_grpc.RenderServiceStub(channel)
             about = await stub.GetRenderer(render_pb2.GetRendererRequest())
             events = [event async for event in stub.Render(REQUEST)]
+            followed = [event async for event in stub.Render(FOLLOWING)]
         server.send_signal(signal.SIGTERM)
         await read_log_until("server stopped")
         assert await server.wait() == 0
@@ -112,4 +121,12 @@ async def test_a_server_says_that_it_serves_renders_into_its_store_and_ends_when
     [output] = events[-1].finished.outputs
     picture = np.asarray(Image.open(io.BytesIO((objects / output.bucket / output.key).read_bytes())))
     np.testing.assert_array_equal(picture, (await asyncio.to_thread(render, engine, REQUEST, 5))[0])
+    assert not events[-1].finished.reference_engine
+    finished = followed[-1].finished
+    picture = np.asarray(
+        Image.open(io.BytesIO((objects / finished.outputs[0].bucket / finished.outputs[0].key).read_bytes()))
+    )
+    expected = await asyncio.to_thread(render, engine, FOLLOWING, 5, REFERENCE)
+    np.testing.assert_array_equal(picture, expected[0])
+    assert finished.reference_engine == "img2img"
     assert {line["level"] for line in log} == {"info"}

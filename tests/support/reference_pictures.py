@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -20,3 +22,9 @@ def scene(side: int) -> Pixels:
 
 def plain(side: int, colour: tuple[int, int, int]) -> Pixels:
     return np.full((side, side, 3), colour, np.uint8)
+
+
+def as_png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -71,10 +71,10 @@ class SdxlEngine:
         session.loading(f"weights onto {self._device}")
         with load_errors(config["model"]):
             pipeline.to(self._device)
+            self._references = (IpAdapter if config["ip_adapter"] else Img2Img)(pipeline, self._device)
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline
         self._scheduler_config = pipeline.scheduler.config
-        self._references = (IpAdapter if config["ip_adapter"] else Img2Img)(pipeline, self._device)
         self._ladder = MemoryLadder(_rungs(pipeline, self._device), self._device)
         return EngineInfo(
             model=shown_name(config["model"]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import diffusers
-import numpy as np
 import torch
+from PIL import Image
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_sdxl import latents
@@ -50,7 +50,7 @@ class Img2Img:
         They are the most likely ones, where the pipeline would draw from all that are likely: so an image depends on its
         own seed alone, and they are the same for all images of a batch.
         """
-        scaled = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1.0).permute(2, 0, 1)[None]
+        scaled = self._pipeline.image_processor.preprocess(Image.fromarray(picture))
         return latents.encode(self._text.vae, scaled.to(self._device))
 
 

@@ -64,7 +64,8 @@ def block_scales(type_: render_pb2.ReferenceType.ValueType, scale: float) -> flo
 class IpAdapter:
     """Follows a reference by attending to it, the more the closer, in the layers that its type is about.
 
-    The pipeline holds an adapter already, and is on the device.
+    The pipeline holds an adapter already, and is on the device. Raises `ModelUnavailable` if adapter and image encoder
+    are not made for each other.
     """
 
     name = "ip_adapter"
@@ -72,28 +73,45 @@ class IpAdapter:
     def __init__(self, pipeline: diffusers.StableDiffusionXLPipeline, device: torch.device) -> None:
         self._pipeline = pipeline
         self._device = device
+        with torch.no_grad():
+            # The adapter asks for a picture also where it has nothing to say.
+            self._nothing = self._encode(Image.new("RGB", (64, 64)), guided=True)
+            try:
+                pipeline.unet.encoder_hid_proj(self._nothing)
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise ModelUnavailable("the IP-Adapter was made for another image encoder") from error
 
     def without(self, batch: render_pb2.ImageBatch) -> Conditioning:
-        """Return how to denoise a batch from its prompt alone: the adapter asks for a picture, and ignores it."""
-        black = Image.new("RGB", (batch.width_px, batch.height_px))
-        return self._attend(batch, black, 0.0)
+        """Return how to denoise a batch from its prompt alone, as if there were no adapter."""
+        embeddings = self._nothing if _guided(batch) else [each.chunk(2)[1] for each in self._nothing]
+        return self._attend(batch, embeddings, 0.0)
 
     def follow(self, batch: render_pb2.ImageBatch, picture: Pixels) -> Conditioning:
         """Return how to denoise a batch that attends to a picture, which is encoded here, once for all images."""
         scales = block_scales(batch.reference.type, influence_of(batch.reference))
-        return self._attend(batch, Image.fromarray(picture), scales)
+        return self._attend(batch, self._encode(Image.fromarray(picture), guided=_guided(batch)), scales)
 
-    def _attend(self, batch: render_pb2.ImageBatch, picture: Image.Image, scales: Any) -> Conditioning:
-        self._pipeline.set_ip_adapter_scale(scales)
-        embeddings = self._pipeline.prepare_ip_adapter_image_embeds(
+    def _encode(self, picture: Image.Image, *, guided: bool) -> list[torch.Tensor]:
+        """Return what the image encoder sees in a picture; with guidance, what it sees in none stands before it."""
+        embeddings: list[torch.Tensor] = self._pipeline.prepare_ip_adapter_image_embeds(
             ip_adapter_image=picture,
             ip_adapter_image_embeds=None,
             device=self._device,
             num_images_per_prompt=1,
-            do_classifier_free_guidance=batch.sampling.guidance_scale > 1.0,
+            do_classifier_free_guidance=guided,
         )
+        return embeddings
+
+    def _attend(self, batch: render_pb2.ImageBatch, embeddings: list[torch.Tensor], scales: Any) -> Conditioning:
+        self._pipeline.set_ip_adapter_scale(scales)
         arguments = {**text_arguments(batch), "ip_adapter_image_embeds": embeddings}
         return Conditioning(self._pipeline, batch.sampling.step_count, arguments)
+
+
+def _guided(batch: render_pb2.ImageBatch) -> bool:
+    return batch.sampling.guidance_scale > 1.0
 
 
 def _build_miniature(cache: Path) -> Path:
