@@ -192,7 +192,7 @@ async def test_an_idempotency_key_stores_one_job_under_simultaneous_requests(ben
     assert [job.id for job, reply in zip(jobs, replies, strict=True) if reply] == [stored]
     assert await bench.value("SELECT count(*) FROM jobs") == 1
     assert await bench.value("SELECT count(*) FROM queue") == 1
-    assert await bench.queue.accepted_before("alice", "key") == (stored, b"same")
+    assert await bench.queue.accepted_before("alice", "key") == (stored, b"same", Kind.SDXL)
     assert await bench.queue.accepted_before("bob", "key") is None
     assert await bench.lanes_agree_with_queue()
 

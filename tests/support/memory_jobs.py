@@ -82,6 +82,10 @@ class MemoryJobs:
         self._tell(job.id)
         return Accepted(self._records[job.id].job, queue_length=len(self._waiting()))
 
+    async def accepted_before(self, user_id: str, idempotency_key: str | None, fingerprint: bytes) -> Accepted | None:
+        self._check()
+        return None  # keys are not kept here
+
     async def get(self, user_id: str, job_id: UUID) -> Job:
         self._check()
         return self._find(user_id, job_id).job

@@ -86,6 +86,10 @@ class JobDraft:
         values = {**asdict(self), "idempotency_key": None}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode(errors="replace")).digest()
 
+    def checked_key(self) -> str | None:
+        """Return the idempotency key, or None where there is none. Raises `InvalidRequest`."""
+        return _id(self.idempotency_key, "Idempotency-Key")
+
     @property
     def reference_urls(self) -> list[str]:
         """The URLs that are given for reference pictures, as far as they are strings."""
@@ -130,7 +134,7 @@ def admit(
     project_id = _id(draft.project_id, "projectId")
     video_id = _id(draft.video_id, "videoId")
     image_id = _id(draft.image_id, "imageId")
-    idempotency_key = _id(draft.idempotency_key, "Idempotency-Key")
+    idempotency_key = draft.checked_key()
 
     plan = replace(
         _plan(job_type, prompt=prompt, negative_prompt=negative_prompt, seed=seed, image_count=image_count),

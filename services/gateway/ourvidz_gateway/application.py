@@ -20,6 +20,13 @@ class Jobs(Protocol):
         """Store a job and its first stage in one transaction; when this returns, the job is durable."""
         ...
 
+    async def accepted_before(self, user_id: str, idempotency_key: str | None, fingerprint: bytes) -> Accepted | None:
+        """Return the job that stands under an idempotency key; None: there is none, or no key.
+
+        Raises `IdempotencyConflict` if it was asked for in other words.
+        """
+        ...
+
     async def get(self, user_id: str, job_id: UUID) -> Job:
         """Return one job."""
         ...

@@ -57,16 +57,25 @@ class Front:
     async def create_job(self, draft: JobDraft, user_id: str) -> tuple[Accepted, JobType]:
         """Check a draft and accept it. Raises what `admit`, `References.find_own` and `Jobs.accept` raise."""
         buckets = [job_type.bucket for job_type in self.catalog.job_types.values()]
-        job = admit(
-            draft,
-            user_id,
-            self.catalog,
-            reference_hosts=self.settings.reference_hosts,
-            webhook_hosts=self.settings.webhook_hosts,
-            allow_http=self.settings.allow_private_fetch,
-            own_files=await self.references.find_own(user_id, draft.reference_urls, buckets),
-        )
-        return await self.jobs.accept(job), self.catalog.get(job.job_type)
+        own_files = await self.references.find_own(user_id, draft.reference_urls, buckets)
+        try:
+            job = admit(
+                draft,
+                user_id,
+                self.catalog,
+                reference_hosts=self.settings.reference_hosts,
+                webhook_hosts=self.settings.webhook_hosts,
+                allow_http=self.settings.allow_private_fetch,
+                own_files=own_files,
+            )
+        except InvalidRequest:
+            # What was accepted under a key stays so, though its reference may be deleted or its host no longer allowed.
+            accepted = await self.jobs.accepted_before(user_id, draft.checked_key(), draft.fingerprint())
+            if accepted is None:
+                raise
+        else:
+            accepted = await self.jobs.accept(job)
+        return accepted, self.catalog.get(accepted.job.job_type)
 
     async def upload_reference(self, user_id: str, data: bytes, *, filename: str) -> SignedReference:
         """Store a picture for a user's jobs to follow. Raises what `References.upload` raises."""

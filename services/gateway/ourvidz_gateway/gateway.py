@@ -90,13 +90,13 @@ class Gateway:
                 raise NoRenderer(f"No {kind.server} is configured, so {job.job_type} can't be made here.")
         depths = [await self._backlog.depth(kind) for kind in kinds]
         if max(depths) >= self._queue_limit:
-            if before := await self._accepted_before(job):
+            if before := await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint):
                 return before
             raise QueueFull(f"{max(depths)} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
         cost = cost_of(plan, plan.stages[0])
         created_at = await self._queue.accept(job, renderer=plan.kind, stages=plan.stages, cost=cost)
         if created_at is None:
-            before = await self._accepted_before(job)
+            before = await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint)
             # The key can only have gone in between if it was a day old at this very moment.
             return before or await self.accept(job)
         self._backlog.accepted(job.kind)
@@ -104,18 +104,17 @@ class Gateway:
         self._signals.work(job.kind)
         return Accepted(_as_accepted(job, created_at), queue_length=depths[-1] + 1)
 
-    async def _accepted_before(self, job: NewJob) -> Accepted | None:
+    async def accepted_before(self, user_id: str, idempotency_key: str | None, fingerprint: bytes) -> Accepted | None:
         """Return the job that stands under the same idempotency key. Raises `IdempotencyConflict` for another request."""
-        if job.idempotency_key is None:
+        if idempotency_key is None:
             return None
-        found = await self._queue.accepted_before(job.user_id, job.idempotency_key)
+        found = await self._queue.accepted_before(user_id, idempotency_key)
         if found is None:
             return None
-        job_id, fingerprint = found
-        if fingerprint != job.fingerprint:
+        job_id, of_first, renderer = found
+        if of_first != fingerprint:
             raise IdempotencyConflict("Another request was sent under the same idempotency key.")
-        renderer = RenderPlan.from_json(job.request).kind
-        return Accepted(await self._records.get(job.user_id, job_id), await self._backlog.depth(renderer))
+        return Accepted(await self._records.get(user_id, job_id), await self._backlog.depth(renderer))
 
     async def get(self, user_id: str, job_id: UUID) -> Job:
         """Return one job."""

@@ -167,7 +167,10 @@ job AS (
 {insert_milestone("job", state="$2", stage="NULL", error="$3::text")}
 """
 
-_KEY = "SELECT job_id, request_sha256 FROM idempotency_keys WHERE user_id = $1 AND key = $2"
+_KEY = """
+SELECT k.job_id, k.request_sha256, j.kind FROM idempotency_keys k JOIN jobs j ON j.id = k.job_id
+WHERE k.user_id = $1 AND k.key = $2
+"""
 
 _FORGET_KEYS = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
 
@@ -245,10 +248,10 @@ class Queue:
         )
         return None if row is None else row["created_at"]
 
-    async def accepted_before(self, user_id: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
-        """Return the job that was accepted under a key, and its request's fingerprint."""
+    async def accepted_before(self, user_id: str, idempotency_key: str) -> tuple[UUID, bytes, Kind] | None:
+        """Return the job that was accepted under a key, its request's fingerprint and the kind of its renderer."""
         row = await self._database.fetchrow(_KEY, user_id, idempotency_key)
-        return None if row is None else (row["job_id"], row["request_sha256"])
+        return None if row is None else (row["job_id"], row["request_sha256"], Kind(row["kind"]))
 
     async def forget_keys(self) -> None:
         """Delete idempotency keys that are older than 24 hours."""
