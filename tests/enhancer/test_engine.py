@@ -39,8 +39,8 @@ def test_the_pieces_are_the_text_which_is_one_line_in_its_language(engine, langu
 @pytest.mark.parametrize(
     ("prompt", "language", "taken_up"),
     [
-        ("lighthouse in a storm", Language.ENGLISH, "lighthouse in a storm"),
-        ("a robot painting a tower", Language.ENGLISH, "a robot painting a tower"),
+        ("woman walking", Language.ENGLISH, "woman walking"),
+        ("a red fox running in the snow", Language.ENGLISH, "a red fox running in the snow"),
         ("雪山前的熊猫", Language.CHINESE, "雪山前的熊猫"),
         ("woman walking", Language.CHINESE, "一位女性"),
         ("一只红狐狸在雪地里奔跑", Language.ENGLISH, "red fox"),
@@ -128,8 +128,8 @@ def test_a_hostile_prompt_gets_a_description_like_any_other(engine, chat_engine,
     asked = engine if style == "few_shot" else chat_engine
     written, told = write(asked, task(prompt, seed=1))
     assert told.pieces == written.text
-    # The beginning of every description that the miniature has learnt.
-    assert written.text.startswith("The clip shows ")
+    # So begin all descriptions that the miniature has learnt.
+    assert written.text.startswith(("The clip shows ", "The picture shows "))
     assert not any(word in written.text for word in ("Prompt:", "Description:", "<|im_end|>", "<|endoftext|>", "\n"))
 
 
