@@ -1,7 +1,9 @@
 """Reference pictures on a real database and a real store: uploaded, found again by their URLs, and fetched for jobs."""
 
+import asyncio
 import hashlib
 import io
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,11 +13,12 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
+from ourvidz_gateway import references as module
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.errors import DatabaseUnavailable, FileTooLarge, InvalidReferenceImage, StorageUnavailable
 from ourvidz_gateway.guarded_http import GuardedClient
 from ourvidz_gateway.plan import Reference, ReferenceRole, RenderPlan, StoredReference, user_folder
-from ourvidz_gateway.references import BUCKET, MAX_SIDE_PX, ReferenceImage, References
+from ourvidz_gateway.references import BUCKET, DECODERS, MAX_SIDE_PX, ReferenceImage, References
 from ourvidz_serving.pictures import MAX_FILE_BYTES, read_picture
 from ourvidz_serving.storage import LocalStore, ObjectStore, StoreUnavailable, UrlSigner, open_store
 from support.jobs import new_job
@@ -446,3 +449,32 @@ async def test_the_row_says_what_the_file_is(references, database):
     assert (row["id"], row["user_id"], row["filename"]) == (image.id, "alice", "cat.png")
     assert row["sha256"] == hashlib.sha256(file_of(halves())).digest()
     assert (row["created_at"], row["deleted_at"]) == (image.created_at, None)
+
+
+async def test_uploads_that_are_given_up_make_no_room_while_they_are_still_decoded(references, monkeypatch):
+    begun, may_end = threading.Semaphore(0), threading.Event()
+    decoding: list[int] = []
+
+    def read_slowly(data: bytes) -> Image.Image:
+        decoding.append(1)
+        begun.release()
+        may_end.wait(30)
+        decoding.pop()
+        return read_picture(data)
+
+    monkeypatch.setattr(module, "read_picture", read_slowly)
+    data = file_of(halves())
+    given_up = [asyncio.create_task(references.upload("alice", data)) for _ in range(DECODERS)]
+    for _ in given_up:
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
+    for upload in given_up:
+        upload.cancel()
+    await asyncio.gather(*given_up, return_exceptions=True)
+
+    others = [asyncio.create_task(references.upload("bob", data)) for _ in range(3)]
+    for _ in range(10):  # they get to where they wait, and whatever a thread could do for them is done before this is
+        await asyncio.to_thread(str)
+
+    assert len(decoding) == DECODERS
+    may_end.set()
+    assert {uploaded.width_px for uploaded in await asyncio.gather(*others)} == {64}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -33,6 +35,8 @@ from ourvidz_serving.storage import (
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 BUCKET: Final = "reference-images"
 
 FIELD: Final = "file"
@@ -45,6 +49,9 @@ MAX_SIDE_PX: Final = 1536
 
 DECODERS: Final = 2
 """Pictures that are decoded at once: one of 50 megapixels takes 150 MB while it is."""
+
+UPLOADS: Final = 4
+"""Files of one user that are in memory at once; a user who sends more is read from more slowly."""
 
 _WORDS: Final = {
     ReferenceRole.IMAGE: "The reference image",
@@ -95,7 +102,16 @@ class References:
         self._database = database
         self._store = store
         self._client = client
-        self._decoders = asyncio.Semaphore(DECODERS)
+        # Threads of their own and not places for waiting tasks: a task that is cancelled leaves its thread decoding.
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._uploads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def uploading(self, user_id: str) -> AsyncIterator[None]:
+        """Wait until a user's next file may be read; the block is all of its upload."""
+        places = self._uploads.setdefault(user_id, asyncio.Semaphore(UPLOADS))
+        async with places:
+            yield
 
     async def upload(self, user_id: str, data: bytes, *, filename: str = "") -> ReferenceImage:
         """Check a file and store it as it came.
@@ -105,8 +121,7 @@ class References:
         """
         check_size(len(data))
         try:
-            async with self._decoders:
-                mime_type, width_px, height_px = await asyncio.to_thread(_described, data)
+            mime_type, width_px, height_px = await self._decoded(_described, data)
         except BadPicture as error:
             raise InvalidReferenceImage(
                 f"The file can't be used as a reference image: {error}.", field=FIELD
@@ -181,8 +196,7 @@ class References:
         data = await self._stored(key)
         if data is None:
             fetched = await self._client.fetch(reference.url, max_bytes=MAX_FILE_BYTES)
-            async with self._decoders:
-                data = await asyncio.to_thread(_as_png, fetched)
+            data = await self._decoded(_as_png, fetched)
             try:
                 with reaching_storage():
                     await self._store.put(BUCKET, key, data, content_type="image/png", if_absent=True)
@@ -190,6 +204,9 @@ class References:
                 # Another gateway, which was taken for dead, stored it meanwhile: its bytes are the ones.
                 data = await self._stored(key) or data
         return StoredReference(BUCKET, key, hashlib.sha256(data).hexdigest())
+
+    async def _decoded(self, decode: Callable[[bytes], T], data: bytes) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, data)
 
     async def _stored(self, key: str) -> bytes | None:
         try:

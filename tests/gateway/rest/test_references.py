@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ourvidz_gateway.database import Database, migrate, open_database
 from ourvidz_gateway.errors import StorageUnavailable
-from ourvidz_gateway.references import BUCKET
+from ourvidz_gateway.references import BUCKET, UPLOADS
 from ourvidz_gateway.rest import create_rest_app
 from ourvidz_serving.pictures import MAX_FILE_BYTES
 from support import fronts
@@ -181,6 +181,33 @@ async def test_the_form_is_described(app):
     body = app.openapi()["paths"][UPLOAD]["post"]["requestBody"]
 
     assert body["content"]["multipart/form-data"]["schema"]["required"] == ["file"]
+
+
+async def test_a_user_who_sends_many_files_at_once_is_read_from_a_few_at_a_time(client):
+    asked, all_asked, rest = [], asyncio.Event(), asyncio.Event()
+    form = {"Content-Type": "multipart/form-data; boundary=b"}
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+
+    async def body(number: int) -> AsyncIterator[bytes]:
+        asked.append(number)
+        if len(asked) == UPLOADS:
+            all_asked.set()
+        yield head
+        await rest.wait()
+        yield file_of(halves()) + b"\r\n--b--\r\n"
+
+    sending = [
+        asyncio.create_task(client.post(UPLOAD, content=body(number), headers=form)) for number in range(UPLOADS + 2)
+    ]
+    async with asyncio.timeout(30):
+        await all_asked.wait()
+    bob = {"Authorization": f"Bearer {fronts.token('bob')}"}
+    reply = await client.post(UPLOAD, files={"file": file_of(halves())}, headers=bob)
+
+    assert reply.status_code == 200  # nobody else waits for alice
+    assert len(asked) == UPLOADS
+    rest.set()
+    assert {reply.status_code for reply in await asyncio.gather(*sending)} == {200}
 
 
 @pytest.mark.parametrize("path", [UPLOAD, "/api/queue-job"])

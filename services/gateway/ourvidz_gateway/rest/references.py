@@ -30,5 +30,6 @@ _FORM = {
 )
 async def upload_reference(request: Request, front: CurrentFront, caller: Caller) -> UploadReply:
     """Store a picture and return the URL that jobs take as a reference. It is stored only once it has been checked."""
-    upload = await read_upload(request)
-    return UploadReply.of(await front.upload_reference(caller.user_id, upload.data, filename=upload.filename))
+    async with front.references.uploading(caller.user_id):
+        upload = await read_upload(request)
+        return UploadReply.of(await front.upload_reference(caller.user_id, upload.data, filename=upload.filename))

@@ -36,8 +36,9 @@ class AssetServicer(assets_pb2_grpc.AssetServiceServicer):
     ) -> assets_pb2.UploadReferenceImageResponse:
         """Take a picture in chunks and store it once it has been checked."""
         caller = await caller_of(self._front, context)
-        header, data = await _read(request_iterator)
-        signed = await self._front.upload_reference(caller.user_id, data, filename=header.filename)
+        async with self._front.references.uploading(caller.user_id):
+            header, data = await _read(request_iterator)
+            signed = await self._front.upload_reference(caller.user_id, data, filename=header.filename)
         return assets_pb2.UploadReferenceImageResponse(reference_image=_reference_message(signed))
 
     async def ListReferenceImages(
