@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import Unigram
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from ourvidz_miniature.vocabulary import make_vocabulary
 
@@ -62,3 +62,20 @@ def _common_chinese() -> list[str]:
     """Return the first level of GB 2312, rows 16 to 55, with the marks that Chinese writes between sentences."""
     rows = [bytes([row, cell]) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF)]
     return [*"，。、；：？！（）《》“”", *"".join(code.decode("gb2312", errors="ignore") for code in rows)]
+
+
+def make_umt5_encoder() -> UMT5EncoderModel:
+    """Return the encoder, untrained; its weights are drawn from torch's global generator."""
+    config = UMT5Config(
+        vocab_size=len(make_umt5_tokenizer()),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
+    return UMT5EncoderModel(config).eval()

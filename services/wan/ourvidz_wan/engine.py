@@ -125,8 +125,7 @@ class WanEngine:
         session.peak_memory(peak_memory(self._device))
 
     def _encode_prompt(self, clip: _Clip, session: RenderSession) -> Embeddings:
-        with timed(session, "load"):
-            self._residency.need(TEXT_ENCODER, session.loading)
+        self._need(TEXT_ENCODER, session)
         with timed(session, "text_encode"):
             return encode(self._models.text, clip.sampling, self._device)
 
@@ -138,8 +137,7 @@ class WanEngine:
             pipeline, part = self._models.vace, VACE_TRANSFORMER
             frames = condition_frames(clip.pictures, frame_count=clip.frame_count, rendered_count=clip.rendered_count)
             given = {"video": frames.video, "mask": frames.mask, "conditioning_scale": clip.conditioning_scale}
-        with timed(session, "load"):
-            self._residency.need(part, session.loading)
+        self._need(part, session)
         sampling = clip.sampling
         # A scheduler keeps the state of its last run, so each render gets one of its own.
         shift = sampling.flow_shift if sampling.HasField("flow_shift") else FLOW_SHIFT
@@ -186,6 +184,11 @@ class WanEngine:
             left -= len(frames)
             yield from frames
         session.timing("decode", seconds)
+
+    def _need(self, part: str, session: RenderSession) -> None:
+        begun = time.perf_counter()
+        if self._residency.need(part, session.loading):
+            session.timing("load", time.perf_counter() - begun)
 
     def _rungs(self) -> list[Rung]:
         """Return what saves memory: one transformer on the GPU instead of two, then one part of the models."""

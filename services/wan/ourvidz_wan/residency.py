@@ -46,17 +46,20 @@ class Residency:
 
     def need(self, name: str, say: Say) -> bool:
         """Have a part on the device, and those that must make room for it off it; return whether any was moved."""
-        if name in self._there:
-            return False
-        for other in sorted(self._there - {name}):
-            if self.policy == "one" or (self.policy == "swap" and {name, other} == _TRANSFORMERS):
-                say(f"{other} into main memory")
-                self._move(other, torch.device("cpu"))
-                self._there.remove(other)
-        say(f"{name} onto {self._device}")
-        self._move(name, self._device)
-        self._there.add(name)
-        return True
+        leaving = [other for other in sorted(self._there - {name}) if self._makes_room(other, name)]
+        for other in leaving:
+            say(f"{other} into main memory")
+            self._move(other, torch.device("cpu"))
+            self._there.remove(other)
+        coming = name not in self._there
+        if coming:
+            say(f"{name} onto {self._device}")
+            self._move(name, self._device)
+            self._there.add(name)
+        return coming or bool(leaving)
+
+    def _makes_room(self, other: str, name: str) -> bool:
+        return self.policy == "one" or (self.policy == "swap" and {name, other} == _TRANSFORMERS)
 
     def _move(self, name: str, device: torch.device) -> None:
         self._parts[name].to(device)
