@@ -7,6 +7,7 @@ TORCH_INDEX ?=
 OUT ?= out
 SEED ?= 2026
 PROMPT ?= a lighthouse at dawn
+CLIP_PROMPT ?= woman walking
 
 .DEFAULT_GOAL := help
 
@@ -24,8 +25,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: demo
-demo: install ## Start the whole system, render three images into OUT, stop it
-	$(BIN)/python scripts/demo.py --out $(OUT) --seed $(SEED) --prompt '$(PROMPT)'
+demo: install ## Start the whole system, make three images and a clip in OUT, stop it
+	$(BIN)/python scripts/demo.py --out $(OUT) --seed $(SEED) --prompt '$(PROMPT)' --clip-prompt '$(CLIP_PROMPT)'
 
 .PHONY: test
 test: install ## Run all tests that this machine can run

@@ -16,14 +16,14 @@ def main() -> int:
     """Return the exit status of the first `ourvidz generate` that failed, or 0."""
     arguments = _arguments()
     with running_stack(DATA, "demo") as stack:
-        return _generate(stack, arguments, "--type=sdxl_image_fast", "--count=3") or _generate(
-            stack, arguments, "--type=video7b_fast_enhanced"
+        return _generate(stack, arguments, arguments.prompt, "--type=sdxl_image_fast", "--count=3") or _generate(
+            stack, arguments, arguments.clip_prompt, "--type=video7b_fast_enhanced"
         )
 
 
-def _generate(stack: LocalStack, arguments: argparse.Namespace, *options: str) -> int:
+def _generate(stack: LocalStack, arguments: argparse.Namespace, prompt: str, *options: str) -> int:
     print(flush=True)
-    command = [*ourvidz("generate"), arguments.prompt, *options, f"--seed={arguments.seed}", f"--out={arguments.out}"]
+    command = [*ourvidz("generate"), prompt, *options, f"--seed={arguments.seed}", f"--out={arguments.out}"]
     return subprocess.run(command, env=stack.environment, check=False).returncode
 
 
@@ -31,7 +31,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="out", help="folder for the images and the clip")
     parser.add_argument("--seed", type=int, default=2026, help="the same seed gives the same images")
-    parser.add_argument("--prompt", default="a lighthouse at dawn")
+    parser.add_argument("--prompt", default="a lighthouse at dawn", help="what the images show")
+    parser.add_argument("--clip-prompt", default="woman walking", help="what the clip shows, before it is enhanced")
     return parser.parse_args()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 
 from ourvidz_serving.engines.engine import ModelUnavailable
 
@@ -38,7 +39,7 @@ def load_errors(model: str) -> Iterator[None]:
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelUnavailable(f"the model {model} can't be loaded: it does not fit into memory") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelUnavailable(f"the model {model} can't be loaded: {first_line}") from error
 

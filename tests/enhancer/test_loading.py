@@ -47,6 +47,12 @@ def test_a_folder_without_a_model(qwen2_cache, tmp_path: Path) -> None:
     assert f"the model {tmp_path} can't be loaded" in failure(qwen2_cache, model=str(tmp_path))
 
 
+def test_weights_that_are_cut_off(qwen2_cache, folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    assert "can't be loaded" in failure(qwen2_cache, model=str(folder))
+
+
 def test_weights_in_a_format_that_can_run_code(qwen2_cache, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")

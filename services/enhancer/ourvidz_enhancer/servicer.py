@@ -15,11 +15,11 @@ from google.protobuf.duration_pb2 import Duration
 from prometheus_client import CollectorRegistry
 
 from ourvidz.api.enhance.v1 import enhance_pb2, enhance_pb2_grpc
-from ourvidz_enhancer.errors import LOADING_RETRY_S, EnhancerFailed, ModelNotLoaded, from_engine
 from ourvidz_enhancer.metrics import EnhancerMetrics
 from ourvidz_enhancer.task import MAX_TOKENS, EnhancerInfo, EnhanceTask, Written, Wrote
 from ourvidz_enhancer.validation import read_request
 from ourvidz_serving.engines.engine import EngineError, Timed, Warned
+from ourvidz_serving.engines.errors import LOADING_RETRY_S, FailedInEngine, ModelNotLoaded, from_engine
 from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import Busy, Draining, ServiceError
 
@@ -160,7 +160,7 @@ class EnhanceServicer(enhance_pb2_grpc.EnhanceServiceServicer):
                 raise Draining("the server stopped before the new prompt was whole") from error
             raise from_engine(error) from error
         if written is None:
-            raise EnhancerFailed("the model wrote nothing")
+            raise FailedInEngine("the model wrote nothing")
         finished = enhance_pb2.Finished(
             text=written.text,
             truncated=written.truncated,

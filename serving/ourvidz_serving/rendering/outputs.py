@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.errors import FailedInEngine
 from ourvidz_serving.errors import ServiceError
 from ourvidz_serving.rendering.clips import ClipEncoderFactory, ClipEncoding
 from ourvidz_serving.rendering.engine import Pixels
-from ourvidz_serving.rendering.errors import OutputTooLarge, RenderFailedInEngine, StorageUnavailable, from_store
+from ourvidz_serving.rendering.errors import OutputTooLarge, StorageUnavailable, from_store
 from ourvidz_serving.rendering.manifest import manifest_key, read_manifest, request_sha256, to_json
 from ourvidz_serving.rendering.parameters import describe
 from ourvidz_serving.rendering.png import encode_png
@@ -66,11 +67,11 @@ class OutputWriter:
         """Take a finished picture, or the next frame of a clip; returns once there is room for it.
 
         What is complete is stored in the background. Raises `StorageUnavailable` when no room came free in time, and
-        `RenderFailedInEngine` for another size than the request's.
+        `FailedInEngine` for another size than the request's.
         """
         width_px, height_px = size_of(self._request)
         if pixels.shape != (height_px, width_px, 3):
-            raise RenderFailedInEngine(f"the engine made a picture of shape {pixels.shape}, not {width_px}×{height_px}")
+            raise FailedInEngine(f"the engine made a picture of shape {pixels.shape}, not {width_px}×{height_px}")
         self._taken += 1
         if not self._is_clip:
             await self._start(index, lambda: self._encode_picture(index, pixels))
@@ -87,10 +88,10 @@ class OutputWriter:
         return [output for output in outputs if output is not None]
 
     def check_complete(self) -> None:
-        """Raise `RenderFailedInEngine` unless as many pictures or frames were taken as the request asks for."""
+        """Raise `FailedInEngine` unless as many pictures or frames were taken as the request asks for."""
         if self._taken != self._expected:
             what = "frames" if self._is_clip else "pictures"
-            raise RenderFailedInEngine(f"the engine made {self._taken} {what} instead of {self._expected}")
+            raise FailedInEngine(f"the engine made {self._taken} {what} instead of {self._expected}")
 
     async def seal(self, finished: render_pb2.Finished, index: int) -> None:
         """Write the manifest, which makes the render complete. `index` is the index of its last event.

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_serving.engines.engine import EngineError, Loading, MemoryRung, PeakMemory, Timed, Warned
+from ourvidz_serving.engines.errors import from_engine
 from ourvidz_serving.engines.process import EngineProcess
 from ourvidz_serving.errors import Draining, Internal, ServiceError
 from ourvidz_serving.rendering.clips import ClipEncoderFactory
@@ -25,7 +26,7 @@ from ourvidz_serving.rendering.engine import (
     RenderTask,
     StepDone,
 )
-from ourvidz_serving.rendering.errors import RenderStopped, StorageUnavailable, from_engine
+from ourvidz_serving.rendering.errors import RenderStopped, StorageUnavailable
 from ourvidz_serving.rendering.events import EventLog
 from ourvidz_serving.rendering.manifest import request_sha256
 from ourvidz_serving.rendering.outputs import OutputWriter

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from ourvidz.api.render.v1 import render_pb2
+from ourvidz_serving.engines.errors import LOADING_RETRY_S, ModelNotLoaded
 from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.errors import Busy, Draining, ServiceError
 from ourvidz_serving.rendering.clips import ClipEncoderFactory
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.errors import (
-    LOADING_RETRY_S,
-    ModelNotLoaded,
     RenderExists,
     RenderNotFound,
     RenderStopped,

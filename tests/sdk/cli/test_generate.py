@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ourvidz.api.assets.v1 import assets_pb2
 from ourvidz.api.jobs.v1 import jobs_pb2
 from ourvidz.cli import app
-from ourvidz.cli.progress import LiveBar, PlainLines, describe, progress_view
+from ourvidz.cli.progress import LiveBar, Narrator, PlainLines, progress_view
 from ourvidz.jobs import event_from_message
 from support.file_server import FileServer
 from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
@@ -92,9 +92,15 @@ def test_a_pipe_gets_plain_lines():
         assert isinstance(view, PlainLines)
 
 
-def test_a_second_attempt_is_told():
-    again = event_from_message(event(9, stage="RENDERING", attempt=2))
-    assert describe(again) == "rendering (attempt 2)"
+def test_a_stage_that_is_done_again_is_told_and_one_that_follows_another_is_not():
+    narrator = Narrator()
+    told = [
+        narrator.describe(event_from_message(event(number, stage=stage, attempt=attempt)))
+        for number, (stage, attempt) in enumerate(
+            [("ENHANCING", 1), ("QUEUED", 1), ("RENDERING", 2), ("QUEUED", 2), ("RENDERING", 3), ("UPLOADING", 3)], 1
+        )
+    ]
+    assert told == ["enhancing", "queued", "rendering", "queued", "rendering again", "uploading again"]
 
 
 def test_files_that_were_saved_before_are_left_and_named(service: ScriptedJobs, files: FileServer, tmp_path: Path):
