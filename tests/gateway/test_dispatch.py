@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from ourvidz_gateway import sessions
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.gateway import Gateway
 from ourvidz_gateway.jobs import JobStage, JobState, Kind
@@ -69,6 +70,30 @@ async def test_a_cancel_that_overtakes_the_start_of_the_render_stops_it(
     look.set()
 
     assert (await ended(gateway, job.id)).state == JobState.CANCELLED
+
+
+async def test_what_begins_between_two_sessions_of_a_gateway_is_run_on_by_the_second(
+    database: Database, bench: Bench, gateway: Gateway, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sessions, "LOST_ANSWER_S", 1e6)  # nobody looks for attempts that nobody runs
+    await database.execute(
+        """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$"""
+    )
+    await database.execute("CREATE TRIGGER wait BEFORE INSERT ON gateway_sessions FOR EACH ROW EXECUTE FUNCTION wait()")
+    first = await bench.value("SELECT id FROM gateway_sessions")
+    job = painted_job(prompt="hold:0:1")
+    async with database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(1)")
+        await database.execute("UPDATE gateway_sessions SET ended_at = now(), lease_until = '-infinity'")
+        await bench.until("EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+        await gateway.accept(job)
+        await renderer.gate.held()
+    await bench.until("EXISTS (SELECT FROM attempts WHERE session_id <> $1)", first)
+    renderer.gate.release()
+
+    assert (await ended(gateway, job.id)).state == JobState.COMPLETED
+    assert await bench.value("SELECT max(attempt) FROM attempts") == 1
 
 
 async def test_a_renderer_that_could_not_be_registered_is_tried_again(database: Database, bench: Bench, open_one: Open):

@@ -120,7 +120,10 @@ class Dispatcher:
     def _start(self, claim: Claim) -> None:
         found = self._runs.get(claim.job_id)
         if found and found[0].claim.attempt == claim.attempt:
-            return  # it is attached to already
+            if found[0].session_id == self._context.session_id():
+                return  # it is attached to already
+            # Begun when our session had ended and the next did not stand yet: nothing that it records counts.
+            found[1].cancel()
         run = Run(claim, self._make_runs[claim.stage], self._context)
         task = asyncio.create_task(self._supervise(run), name=f"run {claim.render_id}")
         self._runs[claim.job_id] = (run, task)

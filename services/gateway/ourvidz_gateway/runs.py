@@ -182,7 +182,7 @@ class Run:
         self.claim = claim
         self._make = make
         self._context = context
-        self._session_id = context.session_id()
+        self.session_id = context.session_id()
         self._plan: RenderPlan
         self._cancel = asyncio.Event()
 
@@ -229,7 +229,7 @@ class Run:
                 return None
 
     async def _store(self, outcome: Outcome) -> JobEvent | None:
-        attempts, claim, session_id = self._context.attempts, self.claim, self._session_id
+        attempts, claim, session_id = self._context.attempts, self.claim, self.session_id
         match outcome:
             case Advanced(plan, warnings):
                 stage = stage_after(plan, claim.stage)
@@ -257,7 +257,7 @@ class Run:
                 return await self._store_retry(outcome)
 
     async def _store_retry(self, outcome: Retry) -> JobEvent | None:
-        attempts, claim, session_id = self._context.attempts, self.claim, self._session_id
+        attempts, claim, session_id = self._context.attempts, self.claim, self.session_id
         failures = await attempts.failures(claim.job_id)
         if outcome.counts and failures + 1 >= MAX_ATTEMPTS:
             return await attempts.fail(
