@@ -27,6 +27,7 @@ UNREACHABLE = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.PostgresSystemError,
@@ -35,7 +36,8 @@ UNREACHABLE = (
 )
 """What asyncpg raises when the server is down, starting, stopping, out of reach, full, a standby, or gave way.
 
-All of it passes: the same statement may succeed later."""
+All of it passes: the same statement may succeed later. `InternalClientError` is what a statement meets on a connection
+whose end the server has announced but that is not closed yet."""
 
 
 @contextmanager
