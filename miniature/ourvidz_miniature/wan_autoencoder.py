@@ -24,7 +24,7 @@ LATENTS_STD = (0.5, 0.5, 0.5)
 _PATCH = 8
 _WIDTH = 8
 _CONSTANT = 4.0
-_GRAIN = 0.1
+_GRAIN = 0.04
 """How much of the residual branches' random weights is left, 0 to 1."""
 _COLOURS = [0, 1, 2, 4, 5, 6]
 """The channels of red, green and blue, then those of their negatives; channel 3 is the constant."""

@@ -35,7 +35,7 @@ _PULL = 3.5
 _TEXT_GAIN = 0.35
 _REFERENCE_GAIN = 0.8
 _REACH = 3.9
-"""How narrow self-attention looks: at 3.9, about two tokens and two latent frames far."""
+"""How narrow self-attention looks: at 3.9, about two tokens and three latent frames far."""
 _SHARPNESS = 2.0
 """How much a place prefers one word to the others."""
 
@@ -126,7 +126,7 @@ def _look_around(attention: Any, reach: float) -> None:
         projection.weight.zero_()
         projection.bias.zero_()
         # Of each axis's frequencies (8 channels, in pairs), the second: 0.1 a token, which no size of ours wraps around.
-        projection.bias[[2, 10, 18]] = 1.0
+        projection.bias[[2, 10, 18]] = torch.tensor([0.7, 1.0, 1.0])
         norm.weight.fill_(reach)
 
 

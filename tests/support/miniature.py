@@ -80,6 +80,9 @@ class Told:
         self._cancel = threading.Event()
         self.session = RenderSession(self._take, self._cancel, wants_previews=previews)
 
+    def cancel(self) -> None:
+        self._cancel.set()
+
     def of(self, kind: type[Message]) -> list[Message]:
         return [message for message in self.messages if isinstance(message, kind)]
 
