@@ -7,18 +7,8 @@ import grpc
 from ourvidz.api.jobs.v1 import jobs_pb2 as jobs
 from ourvidz.api.jobs.v1.jobs_pb2_grpc import JobServiceStub
 
-TYPES = [
-    "sdxl_image_fast",
-    "sdxl_image_high",
-    "image_fast",
-    "image_high",
-    "video_fast",
-    "video_high",
-    "image7b_fast_enhanced",
-    "image7b_high_enhanced",
-    "video7b_fast_enhanced",
-    "video7b_high_enhanced",
-]
+KINDS = (("sdxl_image", ""), ("image", ""), ("video", ""), ("image7b", "_enhanced"), ("video7b", "_enhanced"))
+TYPES = [f"{kind}_{speed}{enhanced}" for kind, enhanced in KINDS for speed in ("fast", "high")]
 
 metadata = [("authorization", f"Bearer {os.environ['OURVIDZ_TOKEN']}")]
 with grpc.insecure_channel(os.environ.get("OURVIDZ_GRPC", "127.0.0.1:50051")) as channel:

@@ -1,8 +1,9 @@
 """Has a WAN renderer make a clip, without a gateway: `python examples/render_directly.py start.png`.
 
-It talks to `OURVIDZ_WAN_GRPC_HOST=127.0.0.1 OURVIDZ_STORAGE_PATH=objects python -m ourvidz_wan`; the clip lands there.
+It talks to `OURVIDZ_STORAGE_KIND=local OURVIDZ_STORAGE_PATH=objects python -m ourvidz_wan`; the clip lands in `objects`.
 """
 
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -20,7 +21,7 @@ name = str(uuid.uuid4())
 request = render.RenderRequest(
     render_id=f"{name}/1", output=render.OutputLocation(bucket="video-fast", prefix=f"direct/{name}/1"), clip=clip
 )
-with grpc.insecure_channel("127.0.0.1:50062") as channel:
+with grpc.insecure_channel(os.environ.get("RENDERER", "127.0.0.1:50062")) as channel:
     for event in RenderServiceStub(channel).Render(request):
         print(event.WhichOneof("event"), event.step.step or "")
 for output in event.finished.outputs:

@@ -68,4 +68,4 @@ def test_the_readme_shows_the_grpc_example_as_it_is():
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_an_example_fits_on_one_screen(example: Path):
-    assert len(example.read_text().splitlines()) <= 40
+    assert len(example.read_text().splitlines()) <= 30

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from integration.stack import environment
 from integration.waiting import free_ports, until
 from ourvidz import Client
+from ourvidz.local.engine_servers import EngineServer
 from support.fronts import SECRET, token
 
 SERVICE_TOKEN = "a-token-that-servers-show-each-other"
@@ -30,7 +31,7 @@ def running(module: str, folder: Path, **settings: str) -> Iterator[subprocess.P
             [sys.executable, "-m", module],
             stdout=log,
             stderr=log,
-            env=environment(OURVIDZ_METRICS_PORT="0", OURVIDZ_SERVICE_TOKEN=SERVICE_TOKEN, **settings),
+            env=environment(**{"OURVIDZ_METRICS_PORT": "0", "OURVIDZ_SERVICE_TOKEN": SERVICE_TOKEN, **settings}),
         )
         try:
             yield server
@@ -43,12 +44,14 @@ def running(module: str, folder: Path, **settings: str) -> Iterator[subprocess.P
 
 
 @contextmanager
-def renderer(folder: Path, model_cache: Path, **settings: str) -> Iterator[str]:
-    """Run an SDXL renderer; yield its address once it can render."""
+def engine_server(
+    folder: Path, model_cache: Path, kind: EngineServer = EngineServer.SDXL, **settings: str
+) -> Iterator[str]:
+    """Run a server with a model; yield its address once that is loaded."""
     [port] = free_ports(1)
     own = {"GRPC_PORT": str(port), "METRICS_PORT": "0", "MODEL_CACHE": str(model_cache)}
-    named = {f"OURVIDZ_SDXL_{name}": value for name, value in own.items()}
-    with running("ourvidz_sdxl", folder, **named, **settings):
+    named = {f"OURVIDZ_{kind.upper()}_{name}": value for name, value in own.items()}
+    with running(f"ourvidz_{kind}", folder, **named, **settings):
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
 

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
+import grpc
 import httpx
 from PIL import Image
 
-from integration.stack import Stack
+from integration.media import assert_is_the_promised_clip, drawing
+from integration.servers import engine_server
+from integration.stack import Stack, environment
+from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
+from ourvidz.local.engine_servers import EngineServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATIENCE_S = 120
 
 
-def run(example: str, stack: Stack, folder: Path) -> list[str]:
-    """Run an example in `folder` as a user of the stack, and return the lines that it printed."""
-    command = [sys.executable, str(EXAMPLES / example)]
-    done = subprocess.run(
-        command, cwd=folder, env=stack.env("reader"), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+def run(example: str, folder: Path, env: Mapping[str, str], *arguments: str) -> list[str]:
+    """Run an example in `folder`, and return the lines that it printed."""
+    command = [sys.executable, str(EXAMPLES / example), *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 def test_the_grpc_client_shows_progress_and_prints_where_the_picture_is(stack: Stack, tmp_path: Path):
-    *progress, result = run("grpc_client.py", stack, tmp_path)
+    *progress, result = run("grpc_client.py", tmp_path, stack.env("reader"))
     assert (progress[0], progress[-1]) == ("0 %", "100 %")
     assert len(set(progress)) > 3
     state, url = result.split()
@@ -36,8 +40,46 @@ def test_the_grpc_client_shows_progress_and_prints_where_the_picture_is(stack: S
 
 
 def test_the_polling_client_saves_three_pictures(stack: Stack, tmp_path: Path):
-    printed = run("poll_rest.py", stack, tmp_path)
+    printed = run("poll_rest.py", tmp_path, stack.env("reader"))
     assert printed[-3:] == ["0.png", "1.png", "2.png"]
     pictures = [(tmp_path / name).read_bytes() for name in printed[-3:]]
     assert [Image.open(BytesIO(picture)).size for picture in pictures] == [(1024, 1024)] * 3
     assert len(set(pictures)) == 3
+
+
+def test_a_clip_is_rendered_without_a_gateway(model_cache: Path, tmp_path: Path):
+    (tmp_path / "start.png").write_bytes(drawing((30, 60, 200)))
+    storage = {"OURVIDZ_STORAGE_KIND": "local", "OURVIDZ_STORAGE_PATH": str(tmp_path / "objects")}
+    with engine_server(tmp_path, model_cache, EngineServer.WAN, OURVIDZ_SERVICE_TOKEN="", **storage) as address:
+        printed = run("render_directly.py", tmp_path, environment(RENDERER=address), "start.png")
+    assert printed[0] == "accepted "
+    assert [line for line in printed if line.startswith("step")] == [f"step {step}" for step in range(1, 26)]
+    place, mime_type, size, *_, seed = printed[-1].split()
+    clip = (tmp_path / "objects" / place).read_bytes()
+    assert (mime_type, int(size), seed) == ("video/mp4", len(clip), "2026")
+    assert_is_the_promised_clip(clip)
+
+
+def test_pictures_are_rendered_without_a_gateway(model_cache: Path, tmp_path: Path):
+    storage = {"OURVIDZ_STORAGE_KIND": "local", "OURVIDZ_STORAGE_PATH": str(tmp_path / "objects")}
+    sampling = render_pb2.Sampling(prompt="a lighthouse", step_count=4, guidance_scale=5, seed=1)
+    request = render_pb2.RenderRequest(
+        render_id="direct/1",
+        output=render_pb2.OutputLocation(bucket="sdxl-image-fast", prefix="direct/1"),
+        images=render_pb2.ImageBatch(sampling=sampling, width_px=1024, height_px=1024, image_count=1),
+    )
+    with (
+        engine_server(tmp_path, model_cache, OURVIDZ_SERVICE_TOKEN="", **storage) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        *_, last = render_pb2_grpc.RenderServiceStub(channel).Render(request)
+    [output] = last.finished.outputs
+    picture = (tmp_path / "objects" / output.bucket / output.key).read_bytes()
+    assert Image.open(BytesIO(picture)).size == (1024, 1024)
+
+
+def test_a_prompt_is_enhanced_without_a_gateway(model_cache: Path, tmp_path: Path):
+    with engine_server(tmp_path, model_cache, EngineServer.ENHANCER, OURVIDZ_SERVICE_TOKEN="") as address:
+        *text, told = run("enhance_directly.py", tmp_path, environment(ENHANCER=address), "woman", "walking")
+    assert len("".join(text)) > len("woman walking")
+    assert told.endswith("tokens by miniature")

@@ -9,7 +9,7 @@ from threading import Thread
 import httpx
 from PIL import Image
 
-from integration.servers import gateway, renderer
+from integration.servers import engine_server, gateway
 from integration.waiting import first_step, steps_of, to_the_end
 from ourvidz import JobEvent, JobState
 
@@ -23,7 +23,7 @@ def test_pictures_go_to_s3_and_come_back_by_signed_url(s3_server, dsn: str, mode
         "OURVIDZ_STORAGE_REGION": s3_server.region,
     }
     with (
-        renderer(tmp_path, model_cache, **storage) as address,
+        engine_server(tmp_path, model_cache, **storage) as address,
         gateway(tmp_path, OURVIDZ_DATABASE_URL=dsn, OURVIDZ_RENDERERS_SDXL=address, **storage) as front,
         front.client("alice") as client,
     ):
@@ -44,7 +44,7 @@ def test_a_killed_gateways_render_goes_on_under_the_other_one(dsn: str, model_ca
         "OURVIDZ_STORAGE_PUBLIC_URL": "http://127.0.0.1:8000",
         "OURVIDZ_STORAGE_SIGNING_SECRET": "a secret of the tests that signs URLs, long enough",
     }
-    with renderer(tmp_path, model_cache, **storage) as address:
+    with engine_server(tmp_path, model_cache, **storage) as address:
         settings = {"OURVIDZ_DATABASE_URL": dsn, "OURVIDZ_RENDERERS_SDXL": address, **storage, **signing}
         with gateway(tmp_path, **settings) as first:
             with first.client("alice") as client:
