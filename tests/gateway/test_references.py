@@ -15,10 +15,16 @@ from PIL import Image
 
 from ourvidz_gateway import references as module
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.errors import DatabaseUnavailable, FileTooLarge, InvalidReferenceImage, StorageUnavailable
+from ourvidz_gateway.errors import (
+    DatabaseUnavailable,
+    FileTooLarge,
+    InvalidReferenceImage,
+    InvalidRequest,
+    StorageUnavailable,
+)
 from ourvidz_gateway.guarded_http import GuardedClient
 from ourvidz_gateway.plan import Reference, ReferenceRole, RenderPlan, StoredReference, user_folder
-from ourvidz_gateway.references import BUCKET, DECODERS, MAX_SIDE_PX, ReferenceImage, References
+from ourvidz_gateway.references import BUCKET, DECODERS, MAX_SIDE_PX, UPLOADS, ReferenceImage, References
 from ourvidz_serving.pictures import MAX_FILE_BYTES, read_picture
 from ourvidz_serving.storage import LocalStore, ObjectStore, StoreUnavailable, UrlSigner, open_store
 from support.jobs import new_job
@@ -478,3 +484,17 @@ async def test_uploads_that_are_given_up_make_no_room_while_they_are_still_decod
     assert len(decoding) == DECODERS
     may_end.set()
     assert {uploaded.width_px for uploaded in await asyncio.gather(*others)} == {64}
+
+
+async def test_senders_who_fall_silent_lose_their_place(references, monkeypatch):
+    async def fall_silent() -> None:
+        async with references.uploading("alice"):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(module, "UPLOAD_LIMIT_S", 0.0)
+    silent = await asyncio.gather(*(fall_silent() for _ in range(UPLOADS)), return_exceptions=True)
+
+    assert {type(error) for error in silent} == {InvalidRequest}
+    monkeypatch.undo()
+    async with references.uploading("alice"):
+        assert await references.upload("alice", file_of(halves()))

@@ -18,7 +18,13 @@ from weakref import WeakValueDictionary
 import structlog
 
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.errors import DatabaseUnavailable, FileTooLarge, InvalidReferenceImage, StorageUnavailable
+from ourvidz_gateway.errors import (
+    DatabaseUnavailable,
+    FileTooLarge,
+    InvalidReferenceImage,
+    InvalidRequest,
+    StorageUnavailable,
+)
 from ourvidz_gateway.guarded_http import FetchError, GuardedClient
 from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, RenderPlan, StoredReference, user_folder
 from ourvidz_gateway.text import is_plain, is_storable
@@ -48,10 +54,13 @@ MAX_SIDE_PX: Final = 1536
 """Fetched pictures are brought to this: more than a job type renders, and its PNG stays below what renderers read."""
 
 DECODERS: Final = 2
-"""Pictures that are decoded at once: one of 50 megapixels takes 150 MB while it is."""
+"""Pictures that are decoded at once: one of 50 megapixels takes up to 1 GB while it is turned and flattened."""
 
 UPLOADS: Final = 4
 """Files of one user that are in memory at once; a user who sends more is read from more slowly."""
+
+UPLOAD_LIMIT_S: Final = 300.0
+"""For all of an upload: a sender who falls silent does not hold their place for ever."""
 
 _WORDS: Final = {
     ReferenceRole.IMAGE: "The reference image",
@@ -108,10 +117,17 @@ class References:
 
     @asynccontextmanager
     async def uploading(self, user_id: str) -> AsyncIterator[None]:
-        """Wait until a user's next file may be read; the block is all of its upload."""
+        """Wait until a user's next file may be read; the block is all of its upload.
+
+        Raises `InvalidRequest` when that takes too long.
+        """
         places = self._uploads.setdefault(user_id, asyncio.Semaphore(UPLOADS))
         async with places:
-            yield
+            try:
+                async with asyncio.timeout(UPLOAD_LIMIT_S):
+                    yield
+            except TimeoutError:
+                raise InvalidRequest(f"The upload took longer than {UPLOAD_LIMIT_S / 60:g} minutes.") from None
 
     async def upload(self, user_id: str, data: bytes, *, filename: str = "") -> ReferenceImage:
         """Check a file and store it as it came.
