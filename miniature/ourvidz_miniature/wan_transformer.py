@@ -88,6 +88,7 @@ def _config(text_width: int) -> dict[str, Any]:
 
 
 def _quieten(network: nn.Module) -> None:
+    """Leave little of the random weights."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             module.weight.mul_(_RANDOM)

@@ -35,6 +35,7 @@ def condition_frames(pictures: Mapping[str, Pixels], *, frame_count: int, render
     places = {"start_frame": slice(0, 1), "end_frame": slice(frame_count - 1, rendered_count)}
     for name, place in places.items():
         if name in pictures:
-            video[:, place] = torch.from_numpy(pictures[name]).permute(2, 0, 1) / 255
+            # A copy: what comes from the server is read-only, which a tensor can't be.
+            video[:, place] = torch.tensor(pictures[name]).permute(2, 0, 1) / 255
             mask[:, place] = 0
     return FrameConditioning(video, mask)
