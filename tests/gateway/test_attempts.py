@@ -249,3 +249,17 @@ async def test_work_that_failed_is_charged(bench: Bench):
     assert await bench.claim(session_id)
 
     assert await bench.value("SELECT virtual_time FROM lanes") == 6
+
+
+async def test_only_the_attempts_since_the_last_that_did_something_count_as_handed_back(bench: Bench):
+    session_id = await bench.add_session()
+    await bench.add_slots()
+    job_id = await bench.add_job()
+    for counts in (False, True, False):
+        assert round(await bench.attempts.handed_back_for_s(job_id)) == (0 if counts is False else 60)
+        claim = await bench.claim(session_id)
+        assert claim
+        await bench.attempts.retry(claim, session_id, reason="BUSY", counts=counts, delay_s=0, cost=1)
+        await bench.database.execute("UPDATE attempts SET started_at = started_at - interval '1 minute'")
+
+    assert round(await bench.attempts.handed_back_for_s(job_id)) == 60

@@ -282,6 +282,22 @@ async def test_a_render_that_is_tried_again_is_not_enhanced_again(
     ]
 
 
+async def test_a_job_that_is_handed_back_for_an_hour_fails(gateway: Gateway, enhancer: ScriptedEnhancer, bench: Bench):
+    enhancer.answer(Busy("all slots are taken", retry_after_s=600))
+    job = enhanced_job()
+    await gateway.accept(job)
+    await bench.until("EXISTS (SELECT FROM attempts WHERE outcome = 'handed_back')")
+    await bench.database.execute("UPDATE attempts SET started_at = now() - interval '61 minutes'")
+    enhancer.answer(Busy("all slots are taken", retry_after_s=600))
+    await bench.database.execute("UPDATE renderer_slots SET cool_until = now() WHERE kind = 'enhancer'")
+
+    event = await ended(gateway, job.id)
+
+    assert event.state == JobState.FAILED
+    assert event.error_message == "No enhancer was free for 60 minutes."
+    assert len(enhancer.requests) == 2
+
+
 async def test_a_cancel_stops_the_enhancer_and_nothing_is_rendered(
     gateway: Gateway, enhancer: ScriptedEnhancer, bench: Bench
 ):

@@ -137,6 +137,12 @@ WHERE job_id = $1 AND attempt = $2 AND session_id = $3 AND ended_at IS NULL
 
 _FAILURES = "SELECT failures FROM jobs WHERE id = $1"
 
+_HANDED_BACK = """
+SELECT extract(epoch FROM now() - min(started_at))::double precision AS for_s FROM attempts
+WHERE job_id = $1 AND outcome = 'handed_back'
+  AND attempt > coalesce((SELECT max(attempt) FROM attempts WHERE job_id = $1 AND outcome <> 'handed_back'), 0)
+"""
+
 
 class Attempts:
     """The running attempts of one gateway. All calls raise `DatabaseUnavailable` when the database is out of reach.
@@ -155,6 +161,11 @@ class Attempts:
         """Return how many attempts count against the job."""
         row = await self._database.fetchrow(_FAILURES, job_id)
         return row["failures"] if row else 0
+
+    async def handed_back_for_s(self, job_id: UUID) -> float:
+        """Return for how many seconds every attempt at the job has been handed back; 0 if the last one was not."""
+        row = await self._database.fetchrow(_HANDED_BACK, job_id)
+        return (row["for_s"] if row else None) or 0.0
 
     async def advance(
         self,

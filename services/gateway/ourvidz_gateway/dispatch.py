@@ -16,7 +16,7 @@ from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import prune_steps
 from ourvidz_gateway.jobs import JobStage, JobState, Kind
 from ourvidz_gateway.queue import Claim, Queue
-from ourvidz_gateway.runs import Retry, Run, RunContext, StageRunFactory
+from ourvidz_gateway.runs import Retry, Run, RunContext, StageRunFactory, nobody_was_free
 from ourvidz_gateway.sessions import fetch_address
 
 log = structlog.get_logger()
@@ -37,13 +37,11 @@ class Dispatcher:
         context: RunContext,
         *,
         make_runs: Mapping[JobStage, StageRunFactory],
-        wait_limit_s: float,
         tell_others: Callable[[Kind], None],
     ) -> None:
         self._queue = queue
         self._context = context
         self._make_runs = make_runs
-        self._wait_limit_s = wait_limit_s
         self._tell_others = tell_others
         self._wakes = {kind: asyncio.Event() for kind in Kind}
         self._sweep = asyncio.Event()
@@ -166,7 +164,7 @@ class Dispatcher:
                 kinds, due_in_s = await self._queue.promote()
                 for kind in {*kinds, *await self._queue.waiting()}:
                     self.wake(kind)
-                for job_id, kind in await self._queue.overdue(self._wait_limit_s):
+                for job_id, kind in await self._queue.overdue(self._context.wait_limit_s):
                     await self._give_up(job_id, kind)
                 if loop.time() - pruned_at >= PRUNE_EVERY_S:
                     await prune_steps(self._context.database, age_s=STEPS_KEPT_S)
@@ -176,7 +174,7 @@ class Dispatcher:
                 due_in_s = OUTAGE_PAUSE_S
 
     async def _give_up(self, job_id: UUID, kind: Kind) -> None:
-        message = f"No {kind.server} was free for {self._wait_limit_s / 60:g} minutes."
+        message = nobody_was_free(kind, self._context.wait_limit_s)
         event = await self._queue.withdraw(job_id, state=JobState.FAILED, message=message)
         if event:
             log.warning("a job waited too long", job_id=str(job_id))

@@ -212,13 +212,13 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
             renderers=renderers,
             references=references,
             enhance_language=_LANGUAGES[settings.enhance_language],
+            wait_limit_s=settings.wait_limit_s,
             session_id=lambda: session.id,
         )
         dispatcher = Dispatcher(
             queue,
             context,
             make_runs=MAKE_RUNS,
-            wait_limit_s=settings.wait_limit_s,
             tell_others=lambda kind: signals.work(kind),  # noqa: PLW0108
         )
         signals = Signals(dsn, on_work=dispatcher.wake, on_cancel=dispatcher.cancel)

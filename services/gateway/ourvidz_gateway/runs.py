@@ -116,6 +116,8 @@ class RunContext:
     references: References
     enhance_language: enhance_pb2.Language.ValueType
     """The language that prompts are enhanced in."""
+    wait_limit_s: float
+    """How long a job waits for a stage to start; then it fails."""
     session_id: Callable[[], UUID]
 
 
@@ -136,6 +138,11 @@ class StageRun(Protocol):
 
 StageRunFactory = Callable[[Claim, RenderPlan, RunContext], StageRun]
 """Makes a stage's run, from what was claimed and the plan as the stages before left it. Touches nothing yet."""
+
+
+def nobody_was_free(kind: Kind, wait_limit_s: float) -> str:
+    """Return what users are told of a job that waited for too long."""
+    return f"No {kind.server} was free for {wait_limit_s / 60:g} minutes."
 
 
 def cost_of(plan: RenderPlan, stage: JobStage) -> float:
@@ -267,6 +274,11 @@ class Run:
                 message=f"The job failed {MAX_ATTEMPTS} times; the last time while {claim.stage}: {outcome.reason}.",
                 quarantine=outcome.reason in DEADLY,
             )
+        limit_s = self._context.wait_limit_s
+        # Each claim ends a wait in the queue, so one that comes to nothing again and again would wait for ever.
+        if not outcome.counts and await attempts.handed_back_for_s(claim.job_id) >= limit_s:
+            message = nobody_was_free(claim.kind, limit_s)
+            return await attempts.fail(claim, session_id, reason=outcome.reason, message=message)
         return await attempts.retry(
             claim,
             session_id,
