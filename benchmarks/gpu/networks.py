@@ -1,7 +1,7 @@
 """Folders with the networks of the real models, in their published shapes, with random weights.
 
 A network times the same whatever its weights are, so that speed and memory can be measured where the trained ones can't
-be had. `Scale.CUT` makes the same networks narrow and shallow, for a trial run on a CPU; its figures say nothing.
+be had. `Scale.CUT` makes the same networks narrow and shallow (Wan's are the miniature's), for a trial run on a CPU; its figures say nothing.
 Tokenizers are the miniature family's: they cut a prompt into other tokens, and fill the same number of places.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from ourvidz_miniature.qwen2 import ensure_miniature_qwen2
-from ourvidz_miniature.wan import ensure_miniature_wan
 
+from ourvidz_miniature.qwen2 import ensure_miniature_qwen2
 from ourvidz_miniature.sdxl import ensure_miniature_sdxl
+from ourvidz_miniature.wan import ensure_miniature_wan, ensure_miniature_wan_vace
 
 SEED = 20_250_127
 WEIGHT_STD = 0.02
@@ -107,17 +107,7 @@ WAN_TRANSFORMER = {
     "num_layers": 30,
 }
 WAN_VACE_LAYERS = list(range(0, 30, 2))
-WAN_TRANSFORMER_CUT = {
-    **WAN_TRANSFORMER,
-    "patch_size": [1, 4, 4],
-    "num_attention_heads": 1,
-    "attention_head_dim": 48,
-    "text_dim": 32,
-    "ffn_dim": 64,
-    "num_layers": 2,
-}
 WAN_VAE: dict[str, Any] = {"base_dim": 96, "z_dim": 16}
-WAN_VAE_CUT = {"base_dim": 4, "z_dim": 16, "num_res_blocks": 1}
 UMT5_XXL = {
     "vocab_size": 256384,
     "d_model": 4096,
@@ -128,8 +118,6 @@ UMT5_XXL = {
     "feed_forward_proj": "gated-gelu",
     "is_encoder_decoder": False,
 }
-UMT5_CUT = {**UMT5_XXL, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
-
 # As published with Qwen/Qwen2.5-7B.
 QWEN_7B = {
     "vocab_size": 152064,
@@ -171,13 +159,14 @@ def build_sdxl(cache: Path, scale: Scale, device: torch.device, dtype: torch.dty
 
 def build_wan(cache: Path, scale: Scale, device: torch.device, dtype: torch.dtype) -> Path:
     """Return a folder that WanPipeline loads; build it if it is not there."""
+    if scale is Scale.CUT:
+        # However narrow, an autoencoder of Wan's depth takes minutes on a CPU; the miniature's was made for that.
+        return ensure_miniature_wan(cache)
 
     def build(folder: Path) -> None:
-        full = scale is Scale.FULL
-        transformer = WAN_TRANSFORMER if full else WAN_TRANSFORMER_CUT
-        _save(diffusers.WanTransformer3DModel, transformer, folder / "transformer", device, dtype)
-        _save(diffusers.AutoencoderKLWan, WAN_VAE if full else WAN_VAE_CUT, folder / "vae", device, torch.float32)
-        config = transformers.UMT5Config(**(UMT5_XXL if full else UMT5_CUT))
+        _save(diffusers.WanTransformer3DModel, WAN_TRANSFORMER, folder / "transformer", device, dtype)
+        _save(diffusers.AutoencoderKLWan, WAN_VAE, folder / "vae", device, torch.float32)
+        config = transformers.UMT5Config(**UMT5_XXL)
         _save(transformers.UMT5EncoderModel, config, folder / "text_encoder", device, dtype)
         _copy(ensure_miniature_wan(cache), folder, "tokenizer", "scheduler", "model_index.json")
 
@@ -186,10 +175,11 @@ def build_wan(cache: Path, scale: Scale, device: torch.device, dtype: torch.dtyp
 
 def build_wan_vace(cache: Path, scale: Scale, device: torch.device, dtype: torch.dtype) -> Path:
     """Return a folder whose transformer WanVACEPipeline loads; all else is that of `build_wan`."""
+    if scale is Scale.CUT:
+        return ensure_miniature_wan_vace(cache)
 
     def build(folder: Path) -> None:
-        base, layers = (WAN_TRANSFORMER, WAN_VACE_LAYERS) if scale is Scale.FULL else (WAN_TRANSFORMER_CUT, [0, 1])
-        config = {**base, "vace_layers": layers, "vace_in_channels": 96}
+        config = {**WAN_TRANSFORMER, "vace_layers": WAN_VACE_LAYERS, "vace_in_channels": 96}
         _save(diffusers.WanVACETransformer3DModel, config, folder / "transformer", device, dtype)
         index = json.loads((ensure_miniature_wan(cache) / "model_index.json").read_text())
         index |= {"_class_name": "WanVACEPipeline", "transformer": ["diffusers", "WanVACETransformer3DModel"]}
@@ -204,7 +194,13 @@ def build_qwen(cache: Path, scale: Scale, device: torch.device, dtype: torch.dty
 
     def build(folder: Path) -> None:
         config = transformers.Qwen2Config(**(QWEN_7B if scale is Scale.FULL else QWEN_CUT))
-        _save(transformers.Qwen2ForCausalLM, config, folder, device, dtype)
+        vocabulary_size = len(transformers.AutoTokenizer.from_pretrained(ensure_miniature_qwen2(cache)))
+
+        def write_what_can_be_read(network: Any) -> None:
+            """Leave tokens that the miniature's tokenizer does not know without a chance."""
+            network.lm_head.weight[vocabulary_size:].zero_()
+
+        _save(transformers.Qwen2ForCausalLM, config, folder, device, dtype, adjust=write_what_can_be_read)
         for path in ensure_miniature_qwen2(cache).iterdir():
             if path.suffix != ".safetensors" and path.name != "config.json":
                 shutil.copy(path, folder)
@@ -222,7 +218,15 @@ def _once(folder: Path, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _save(kind: Any, config: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+def _save(
+    kind: Any,
+    config: Any,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    adjust: Callable[[Any], None] = lambda _: None,
+) -> None:
     """Make a network without weights, draw them where that is fast, and write it as safetensors."""
     with torch.device("meta"):
         network = kind.from_config(config) if isinstance(config, dict) else kind(config)
@@ -236,6 +240,7 @@ def _save(kind: Any, config: Any, folder: Path, device: torch.device, dtype: tor
                 parameter.fill_(1.0)
             else:
                 parameter.normal_(0.0, WEIGHT_STD, generator=generator)
+        adjust(network)
     network.save_pretrained(folder, safe_serialization=True)
 
 

@@ -1,4 +1,4 @@
-"""Each job type's recipe through our engines, beside plain diffusers calls, in one run.
+"""Each job type's recipe through our engines, beside plain diffusers and transformers calls, in one run.
 
     python benchmarks/gpu/render.py          # the real networks' shapes with random weights; wants a GPU of 48 GB
     python benchmarks/gpu/render.py --cut    # the same code with narrow networks and two steps, on any CPU
@@ -16,6 +16,7 @@ import asyncio
 import statistics
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,22 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from ourvidz_wan.settings import WanSettings
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from networks import Scale, build_sdxl, build_wan, build_wan_vace
+from networks import Scale, build_qwen, build_sdxl, build_wan, build_wan_vace
 from ours import Rendered, engine_process, render
 from ourvidz_gateway.jobs import Kind
 from ourvidz_models.devices import choose_device, choose_dtype
 from ourvidz_sdxl.settings import SdxlSettings
+from ourvidz_wan.settings import WanSettings
 from plain import Plain, plain_sdxl, plain_wan
+from prompts import FACTORY as ENHANCER_FACTORY
+from prompts import PlainEnhancer, enhance, enhancer_config
 from recipes import Recipe, make_recipes
 
+PARTS = ("enhancer", "sdxl", "wan")
 TOLERANCE = 2
 """How far a value of ours may be from the stock pipeline's, of 255: rounding alone."""
 REFERENCE_S = {
@@ -63,15 +67,22 @@ def main() -> int:
     console.print(
         f"{_name_of(device)}, {dtype}, networks: {scale}, torch {torch.__version__}, {arguments.rounds} rounds"
     )
-    table = _make_table()
+    tables = []
     same = True
     recipes = make_recipes(cut=arguments.cut)
-    for kind in (Kind(name) for name in arguments.only):
+    if "enhancer" in arguments.only:
+        with console.status("building the language model"):
+            qwen = build_qwen(arguments.cache, scale, device, dtype)
+        with console.status("enhancing"):
+            tables.append(asyncio.run(_compare_enhancers(qwen, device, dtype, arguments.rounds)))
+    table = _make_table()
+    for kind in (Kind(name) for name in arguments.only if name != "enhancer"):
         own = [recipe for recipe in recipes if recipe.kind is kind]
         with console.status(f"building the {kind} networks"):
             factory, config, plain = _build(kind, arguments.cache, scale, device, dtype)
         same &= asyncio.run(_compare(factory, config, plain, own, arguments.rounds, table, console))
-    console.print(table)
+    for each in [*tables, *([table] if table.row_count else [])]:
+        console.print(each)
     return 0 if same else 1
 
 
@@ -118,6 +129,34 @@ async def _compare(
     return same
 
 
+async def _compare_enhancers(folder: Path, device: torch.device, dtype: torch.dtype, rounds: int) -> Table:
+    """Rewrite a prompt both ways; with random weights and half precision the texts may part, and the table says where."""
+    plain = PlainEnhancer(folder, device, dtype)
+    ours, theirs = [], []
+    async with engine_process(ENHANCER_FACTORY, enhancer_config(folder)) as engine:
+        first = await enhance(engine)
+        token_count = await asyncio.to_thread(plain.count_tokens, first.text)
+        for _ in range(rounds):
+            ours.append(await enhance(engine))
+            theirs.append(await asyncio.to_thread(plain.enhance, token_count))
+    table = Table("one prompt", title=f"Enhancer, greedy, {token_count} tokens; medians, seconds")
+    for heading in ("ours", "plain", "plain/ours", "first piece", "prefill", "generate", "same characters"):
+        table.add_column(heading, justify="right")
+    ours_s, plain_s = (statistics.median(each.seconds for each in both) for both in (ours, theirs))
+    pairs = zip(ours[-1].text, theirs[-1].text, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    table.add_row(
+        "enhance",
+        f"{ours_s:.2f}",
+        f"{plain_s:.2f}",
+        f"{plain_s / ours_s:.2f}",
+        f"{statistics.median(each.first_s for each in ours):.3f}",
+        *(f"{statistics.median(each.stages[stage] for each in ours):.3f}" for stage in ("prefill", "generate")),
+        f"{same} of {len(ours[-1].text)}",
+    )
+    return table
+
+
 def _difference(ours: Rendered, stock: Sequence[Any]) -> int:
     """Return the largest difference between values of the two, of 255; 256 where there are not as many frames."""
     if len(ours.frames) != len(stock):
@@ -155,7 +194,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cut", action="store_true", help="narrow networks and two steps: a trial run on a CPU")
     parser.add_argument("--rounds", type=int, default=3, help="how often each recipe is measured")
-    parser.add_argument("--only", nargs="+", choices=("sdxl", "wan"), default=["sdxl", "wan"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--cache", type=Path, default=Path("benchmarks/.cache"), help="where the networks are kept")
     return parser.parse_args()
 

@@ -59,11 +59,13 @@ def place_of(model: str, build_miniature: Callable[[], Path]) -> str:
     return model
 
 
-def load_pipeline(class_name: str, place: str, *, network: str, dtype: torch.dtype, **options: Any) -> Any:
+def load_pipeline(
+    class_name: str, place: str, *, network: str, dtype: torch.dtype | dict[str, torch.dtype], **options: Any
+) -> Any:
     """Return the diffusers pipeline of class `class_name` that lies at `place`, on the CPU.
 
     `network` is the folder of the part that denoises (`unet`, `transformer`), by which a folder's files are told.
-    `options` go to `from_pretrained`; parts among them are shared instead of loaded. Raises `ModelUnavailable`, and
+    `dtype` may name types by part, with a `default`. `options` go to `from_pretrained`; parts among them are shared instead of loaded. Raises `ModelUnavailable`, and
     what the libraries raise: use it within `load_errors`.
     """
     variant = _variant_of(Path(place), network) if Path(place).is_dir() else None

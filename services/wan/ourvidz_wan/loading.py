@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -29,7 +28,7 @@ def load_wan(model: str, vace_model: str, *, cache: Path, dtype: torch.dtype, se
     Of the second one the transformer alone is loaded. Raises `ModelUnavailable`.
     """
     # The autoencoder is small, and its colours band in half precision.
-    dtypes: Any = {"default": dtype, "vae": torch.float32}
+    dtypes = {"default": dtype, "vae": torch.float32}
     session.loading("weights")
     with load_errors(model):
         place = place_of(model, lambda: _build_miniature(cache))
