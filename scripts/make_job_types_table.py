@@ -44,12 +44,21 @@ def main() -> int:
         running_stack(DATA, "table") as stack,
         httpx.Client(base_url=stack.url, headers={"Authorization": f"Bearer {stack.token}"}, timeout=60) as api,
     ):
+        _wait_until_all_can_work(api)
         lines = [_line(job_type, _make(api, job_type)) for job_type in load_catalog().job_types.values()]
     text = README.read_text()
     if not TABLE.search(text):
         sys.exit("the README has no place for the table")
     README.write_text(TABLE.sub(lambda _: "".join(_table(lines)), text))
     return 0
+
+
+def _wait_until_all_can_work(api: httpx.Client) -> None:
+    """Wait until every server has loaded its model, which is not part of any job's time."""
+    while not all(
+        queue["renderers"] for queue in api.get("/api/queue-status").raise_for_status().json()["queues"].values()
+    ):
+        time.sleep(POLL_S)
 
 
 def _make(api: httpx.Client, job_type: JobType) -> Made:
