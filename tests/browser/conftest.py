@@ -1,23 +1,5 @@
-"""A real browser, Debian's Chromium, driven by Playwright."""
-
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from support.browser import page
 
-import pytest
-from playwright.sync_api import Page, sync_playwright
-
-# As root there is no sandbox; the rest keeps the browser from calling its maker.
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-        yield browser.new_page()
-        browser.close()
+__all__ = ["page"]

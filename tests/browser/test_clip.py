@@ -8,15 +8,9 @@ import numpy as np
 from playwright.sync_api import Page
 
 from ourvidz_wan.mp4 import Mp4Encoder
+from support.browser import PLAY
 from support.file_server import file_server
 
-PLAY = """
-video => new Promise((resolve, reject) => {
-  video.onerror = () => reject(video.error.message);
-  const tell = () => resolve([video.duration, video.videoWidth, video.videoHeight]);
-  if (video.readyState >= 2) tell(); else video.onloadeddata = tell;
-})
-"""
 COLOUR = """
 video => {
   const canvas = document.createElement("canvas");

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from integration.stack import Stack, running_stack
+from support.browser import page
+
+__all__ = ["model_cache", "page", "stack"]
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Page
 
 from integration.media import assert_is_the_promised_clip, fetch, frames_of, picture_of
 from integration.stack import Stack
 from integration.waiting import until
+from support.browser import PLAY
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "all_types.py"
 PATIENCE_S = 600
@@ -64,6 +66,11 @@ def test_a_clip_is_what_is_promised_and_moves(made: dict[str, str], job_type: st
     frames = frames_of(file)
     assert frames.std() > 1
     assert (frames[0] != frames[-1]).any()
+
+
+def test_a_clip_plays_in_a_browser_from_its_signed_url(made: dict[str, str], page: Page):
+    page.set_content(f"<video src='{made['video7b_fast_enhanced']}' preload=auto muted></video>")
+    assert page.locator("video").evaluate(PLAY) == [5.0, 480, 832]
 
 
 @pytest.mark.parametrize("job_type", [*STILLS, *CLIPS])

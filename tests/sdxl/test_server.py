@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
@@ -22,12 +15,12 @@ from ourvidz_serving.engines.process import EngineProcess, EngineState
 from ourvidz_serving.rendering.engine import FrameMade, RenderTask, StepDone
 from ourvidz_serving.rendering.renderer import SERVICE
 from support.miniature import ask, engine_config, following, render
+from support.program import MODEL_LIBRARIES, environment, imported_by, running_program
 from support.reference_pictures import as_png, scene
 
 # The scheduler hands a tensor to NumPy 2 in a way that it will drop one day; that is diffusers' to change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "ourvidz_miniature"}
 
 REQUEST = ask(side=1024, steps=2)
 REQUEST.images.sampling.seed = 5
@@ -61,9 +54,7 @@ async def test_an_engine_in_a_process_of_its_own_makes_the_same_picture(engine, 
 
 
 def test_the_server_itself_never_imports_what_its_engine_imports() -> None:
-    program = "import ourvidz_sdxl.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    imported = set(done.stdout.split())
+    imported = imported_by("ourvidz_sdxl")
     assert {"ourvidz_sdxl", "ourvidz_serving"} <= imported
     assert not imported & MODEL_LIBRARIES
 
@@ -72,50 +63,13 @@ async def test_a_server_says_that_it_serves_renders_into_its_store_and_ends_when
     engine, model_cache: Path, tmp_path: Path
 ) -> None:
     objects = tmp_path / "objects"
-    variables = {
-        "OURVIDZ_SDXL_GRPC_PORT": "0",
-        "OURVIDZ_SDXL_METRICS_PORT": "0",
-        "OURVIDZ_SDXL_MODEL_CACHE": str(model_cache),
-        "OURVIDZ_SDXL_DEVICE": "cpu",
-        "OURVIDZ_SDXL_THREADS": "1",
-        "OURVIDZ_STORAGE_KIND": "local",
-        "OURVIDZ_STORAGE_PATH": str(objects),
-    }
-    others = {name: value for name, value in os.environ.items() if not name.startswith("OURVIDZ_")}
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ourvidz_sdxl", env={**others, **variables}, stderr=subprocess.PIPE
-    )
-    assert server.stderr is not None
-    log: list[dict[str, object]] = []
-
-    async def read_log_until(event: str) -> dict[str, object]:
-        while not log or log[-1]["event"] != event:
-            line = (await server.stderr.readline()).decode()
-            # Each line is one of ours: what the model's libraries have to say does not get here. Only gRPC's core, which
-            # writes past all logging, notes that the server forks in order to start its engine.
-            if "fork_posix.cc" not in line and line != "\n":
-                log.append(json.loads(line))
-        return log[-1]
-
-    try:
-        address = str((await read_log_until("server started"))["grpc"])
-        async with grpc.aio.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-            async for health in watch:
-                if health.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-            watch.cancel()
-            stub = render_pb2_grpc.RenderServiceStub(channel)
-            about = await stub.GetRenderer(render_pb2.GetRendererRequest())
-            events = [event async for event in stub.Render(REQUEST)]
-            followed = [event async for event in stub.Render(FOLLOWING)]
-        server.send_signal(signal.SIGTERM)
-        await read_log_until("server stopped")
-        assert await server.wait() == 0
-    finally:
-        if server.returncode is None:
-            server.kill()
-            await server.wait()
+    storage = {"OURVIDZ_STORAGE_KIND": "local", "OURVIDZ_STORAGE_PATH": str(objects)}
+    variables = {**environment("ourvidz_sdxl", model_cache), **storage}
+    async with running_program("ourvidz_sdxl", SERVICE, variables) as program:
+        stub = render_pb2_grpc.RenderServiceStub(program.channel)
+        about = await stub.GetRenderer(render_pb2.GetRendererRequest())
+        events = [event async for event in stub.Render(REQUEST)]
+        followed = [event async for event in stub.Render(FOLLOWING)]
 
     assert (about.kind, about.model, about.model_state) == ("sdxl", "miniature", about.MODEL_STATE_READY)
     [output] = events[-1].finished.outputs
@@ -129,4 +83,4 @@ async def test_a_server_says_that_it_serves_renders_into_its_store_and_ends_when
     expected = await asyncio.to_thread(render, engine, FOLLOWING, 5, REFERENCE)
     np.testing.assert_array_equal(picture, expected[0])
     assert finished.reference_engine == "img2img"
-    assert {line["level"] for line in log} == {"info"}
+    assert {line["level"] for line in program.log} == {"info"}

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import av
-import grpc
 import numpy as np
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz_serving.rendering.renderer import SERVICE
 from support.miniature import difference
+from support.program import MODEL_LIBRARIES, environment, imported_by, running_program
 from support.wan import ask_clip, ask_still, gradient_picture, render_frames
 
 # The scheduler hands a tensor to NumPy 2 in a way that it will drop one day; that is diffusers' to change.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
-MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "ourvidz_miniature"}
 
 SIZE = (480, 832)
 START = gradient_picture(SIZE)
@@ -49,61 +41,19 @@ def requests() -> tuple[render_pb2.RenderRequest, render_pb2.RenderRequest]:
 
 
 def test_the_server_itself_never_imports_what_its_engine_imports() -> None:
-    program = "import ourvidz_wan.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    imported = set(done.stdout.split())
+    imported = imported_by("ourvidz_wan")
     assert {"ourvidz_wan", "ourvidz_serving", "av"} <= imported
     assert not imported & MODEL_LIBRARIES
 
 
 async def test_a_server_called_directly_stores_a_still_and_a_clip(wan_engine, wan_cache: Path, tmp_path: Path) -> None:
     objects = tmp_path / "objects"
-    variables = {
-        "OURVIDZ_WAN_GRPC_PORT": "0",
-        "OURVIDZ_WAN_METRICS_PORT": "0",
-        "OURVIDZ_WAN_MODEL_CACHE": str(wan_cache),
-        "OURVIDZ_WAN_DEVICE": "cpu",
-        "OURVIDZ_WAN_THREADS": "1",
-        "OURVIDZ_STORAGE_KIND": "local",
-        "OURVIDZ_STORAGE_PATH": str(objects),
-    }
-    others = {name: value for name, value in os.environ.items() if not name.startswith("OURVIDZ_")}
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ourvidz_wan", env={**others, **variables}, stderr=subprocess.PIPE
-    )
-    assert server.stderr is not None
-    log: list[dict[str, object]] = []
-
-    async def read_log_until(event: str) -> dict[str, object]:
-        while not log or log[-1]["event"] != event:
-            line = (await server.stderr.readline()).decode()
-            # Each line is one of ours: what the model's libraries have to say does not get here. Only gRPC's core, which
-            # writes past all logging, notes that the server forks in order to start its engine.
-            if "fork_posix.cc" not in line and line != "\n":
-                log.append(json.loads(line))
-        return log[-1]
-
+    storage = {"OURVIDZ_STORAGE_KIND": "local", "OURVIDZ_STORAGE_PATH": str(objects)}
     still, clip = requests()
-    try:
-        address = str((await read_log_until("server started"))["grpc"])
-        async with grpc.aio.insecure_channel(address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-            async for health in watch:
-                if health.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-            watch.cancel()
-            stub = render_pb2_grpc.RenderServiceStub(channel)
-            about = await stub.GetRenderer(render_pb2.GetRendererRequest())
-            of_still, of_clip = [
-                [event async for event in stub.Render(request)][-1].finished for request in (still, clip)
-            ]
-        server.send_signal(signal.SIGTERM)
-        await read_log_until("server stopped")
-        assert await server.wait() == 0
-    finally:
-        if server.returncode is None:
-            server.kill()
-            await server.wait()
+    async with running_program("ourvidz_wan", SERVICE, {**environment("ourvidz_wan", wan_cache), **storage}) as program:
+        stub = render_pb2_grpc.RenderServiceStub(program.channel)
+        about = await stub.GetRenderer(render_pb2.GetRendererRequest())
+        of_still, of_clip = [[event async for event in stub.Render(request)][-1].finished for request in (still, clip)]
 
     assert (about.kind, about.model, about.model_state) == ("wan", "miniature", about.MODEL_STATE_READY)
     assert (about.limits.max_image_count, about.limits.max_frame_count) == (1, 161)
@@ -123,4 +73,4 @@ async def test_a_server_called_directly_stores_a_still_and_a_clip(wan_engine, wa
     assert len(decoded) == len(expected) == 6
     # H.264 is lossy, and a reader that assumes other colours than are tagged would be further off than this.
     assert max(difference(*pair) for pair in zip(decoded, expected, strict=True)) < 12
-    assert {line["level"] for line in log} == {"info"}
+    assert {line["level"] for line in program.log} == {"info"}

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from ourvidz_gateway.jobs import Kind
 from ourvidz_gateway.urls import HOST
-from ourvidz_serving.settings import Port, ServerSettings
+from ourvidz_serving.settings import Names, Port, ServerSettings
 
 MIN_SECRET_BYTES = 32
-
-
-def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode]
-"""Several values in one variable, between commas."""
 
 
 class GatewaySettings(ServerSettings):
@@ -108,13 +99,6 @@ class GatewaySettings(ServerSettings):
     webhook_hosts: Names = Field(
         (), description="Hosts that jobs may name for their webhook, between commas.", examples=["hooks.example.com"]
     )
-
-    @field_validator(
-        "renderers_sdxl", "renderers_wan", "renderers_enhancer", "reference_hosts", "webhook_hosts", mode="before"
-    )
-    @classmethod
-    def _between_commas(cls, value: Any) -> Any:
-        return _split(value)
 
     @field_validator("renderers_sdxl", "renderers_wan", "renderers_enhancer")
     @classmethod

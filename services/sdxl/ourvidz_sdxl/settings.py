@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from ourvidz_serving.model_settings import ModelSettings
-from ourvidz_serving.settings import Port
+from ourvidz_serving.settings import Names, Port
 
 
 class SdxlSettings(ModelSettings):
@@ -50,17 +50,12 @@ class SdxlSettings(ModelSettings):
         description="Folder within the IP-Adapter's that the image encoder for these weights lies in.",
         examples=["sdxl_models/image_encoder"],
     )
-    buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+    buckets: Names = Field(
         ("sdxl-image-fast", "sdxl-image-high"),
         min_length=1,
         description="Buckets that outputs may go to, between commas.",
         examples=["sdxl-image-fast,sdxl-image-high"],
     )
-
-    @field_validator("buckets", mode="before")
-    @classmethod
-    def _between_commas(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def engine_config(self) -> dict[str, Any]:
         """Return what the engine must know, as plain data that crosses to its process."""

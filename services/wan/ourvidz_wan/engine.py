@@ -25,6 +25,7 @@ from ourvidz_wan.decoding import decode_frames
 from ourvidz_wan.loading import WanModels, load_wan
 from ourvidz_wan.prompts import Embeddings, cut_warnings, encode
 from ourvidz_wan.residency import TEXT_ENCODER, TEXT_TRANSFORMER, VACE_TRANSFORMER, Policy, Residency, choose_policy
+from ourvidz_wan.vace import VideoLatents
 
 SIZES = [(480, 832), (832, 480)]
 MAX_FRAMES = 161
@@ -77,6 +78,7 @@ class WanEngine:
         text, vace = self._models.text, self._models.vace
         for pipeline in (text, vace):
             pipeline.set_progress_bar_config(disable=True)
+        vace.prepare_video_latents = VideoLatents(vace.vae)
         parts = {
             TEXT_ENCODER: text.text_encoder,
             TEXT_TRANSFORMER: text.transformer,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from ourvidz_serving.model_settings import ModelSettings
-from ourvidz_serving.settings import Port
+from ourvidz_serving.settings import Names, Port
 
 _REAL_VACE_MODEL = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
 _BUCKETS = (
@@ -50,17 +50,12 @@ class WanSettings(ModelSettings):
         "there is room for them.",
         examples=["both"],
     )
-    buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+    buckets: Names = Field(
         _BUCKETS,
         min_length=1,
         description="Buckets that outputs may go to, between commas.",
         examples=["image-fast,video-fast"],
     )
-
-    @field_validator("buckets", mode="before")
-    @classmethod
-    def _between_commas(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def engine_config(self) -> dict[str, Any]:
         """Return what the engine must know, as plain data that crosses to its process."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any
 
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ourvidz.api.render.v1 import render_pb2_grpc
 from ourvidz_serving.engines.process import EngineProcess, EngineState
@@ -15,7 +14,7 @@ from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.policy import RenderPolicy
 from ourvidz_serving.rendering.servicer import RenderServicer
 from ourvidz_serving.server import Server
-from ourvidz_serving.settings import ServerSettings, load
+from ourvidz_serving.settings import Names, ServerSettings, load
 from ourvidz_serving.storage import StorageSettings, open_store
 
 SERVICE = "ourvidz.api.render.v1.RenderService"
@@ -36,7 +35,7 @@ class RenderSettings(BaseSettings):
         description="Seconds that an upload is tried again while object storage is out of reach.",
         examples=[600],
     )
-    reference_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+    reference_buckets: Names = Field(
         (
             "reference-images",
             "sdxl-image-fast",
@@ -49,11 +48,6 @@ class RenderSettings(BaseSettings):
         description="Buckets that reference pictures may be read from, besides the renderer's own, between commas.",
         examples=["reference-images,sdxl-image-fast,sdxl-image-high"],
     )
-
-    @field_validator("reference_buckets", mode="before")
-    @classmethod
-    def _between_commas(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 async def serve_renderer(
