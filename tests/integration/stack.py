@@ -137,9 +137,9 @@ class Stack:
         (found,) = [child for child in psutil.Process(self._up.pid).children() if child.cmdline()[-1] == module]
         return found
 
-    def engine(self) -> psutil.Process:
-        """The renderer's child, which has the model."""
-        (found,) = self.server("ourvidz_sdxl").children()
+    def engine(self, module: str = "ourvidz_sdxl") -> psutil.Process:
+        """A server's child, which has the model."""
+        (found,) = self.server(module).children()
         return found
 
     def processes(self) -> list[psutil.Process]:

@@ -10,7 +10,6 @@ import pytest
 from integration.stack import Stack, running_stack
 from integration.waiting import first_step, steps_of, to_the_end
 from ourvidz import Client, JobState
-from ourvidz.local.engine_servers import EngineServer
 
 STEPS = 40
 """Of `sdxl_image_high`."""
@@ -19,7 +18,7 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
     """A stack whose processes are killed."""
-    with running_stack(tmp_path_factory.mktemp("survival"), model_cache, only=[EngineServer.SDXL]) as own:
+    with running_stack(tmp_path_factory.mktemp("survival"), model_cache) as own:
         yield own
 
 
@@ -69,6 +68,33 @@ def test_a_killed_renderer_costs_one_attempt(own: Stack, client: Client):
 
     assert to_the_end(client, job.id)[-1].state is JobState.COMPLETED
     assert attempts(own, job.id) == ["failed", "completed"]
+
+
+def test_a_killed_enhancer_delays_enhanced_jobs_and_no_others(own: Stack, client: Client):
+    own.server("ourvidz_enhancer").kill()
+
+    enhanced = client.create_job("image7b_fast_enhanced", "woman walking", seed=6)
+    plain = client.create_job("image_fast", "a lighthouse", seed=6)
+
+    assert to_the_end(client, plain.id)[-1].state is JobState.COMPLETED
+    assert to_the_end(client, enhanced.id)[-1].state is JobState.COMPLETED
+    done = client.get_job(enhanced.id)
+    # Never the bare prompt, and never enhanced twice: one attempt that enhanced, one that rendered.
+    assert done.metadata["enhanced_prompt"] != "woman walking" == done.metadata["original_prompt"]
+    rows = own.rows("SELECT stage FROM attempts WHERE job_id = $1::uuid AND outcome = 'completed'", enhanced.id)
+    assert sorted(row["stage"] for row in rows) == ["enhancing", "rendering"]
+
+
+def test_a_killed_wan_engine_renders_the_same_clip_again_from_the_stored_prompt(own: Stack, client: Client):
+    job = client.create_job("video7b_fast_enhanced", "woman walking", seed=7)
+    first_step(client, job.id)
+    before = client.get_job(job.id).metadata["enhanced_prompt"]
+
+    own.engine("ourvidz_wan").kill()
+
+    assert to_the_end(client, job.id)[-1].state is JobState.COMPLETED
+    assert attempts(own, job.id) == ["completed", "failed", "completed"]
+    assert client.get_job(job.id).metadata["enhanced_prompt"] == before
 
 
 def test_a_cancelled_job_stops_and_the_next_one_runs(own: Stack, client: Client):

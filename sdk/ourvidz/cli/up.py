@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,9 @@ def _tell_how_to_use(console: Console, stack: LocalStack, folder: DataFolder, *,
         settings.append(f"OURVIDZ_GRPC={stack.grpc_address}")
     if stack.url != DEFAULT_URL:
         settings.append(f"OURVIDZ_URL={stack.url}")
-    body = '{"jobType": "sdxl_image_fast", "metadata": {"prompt": "a lighthouse at dusk"}}'
+    commands = [f"{program} generate {options} --out out" for options in _examples(stack.servers)]
+    job_type = "sdxl_image_fast" if EngineServer.SDXL in stack.servers else "image_fast"
+    body = f'{{"jobType": "{job_type}", "metadata": {{"prompt": "a lighthouse at dusk"}}}}'
     curl = (
         f'curl -s {stack.url}/api/queue-job -H "Authorization: Bearer $({token})" '
         f"-H 'Content-Type: application/json' -d '{body}'"
@@ -95,12 +97,18 @@ def _tell_how_to_use(console: Console, stack: LocalStack, folder: DataFolder, *,
         console.print(line, soft_wrap=True)
     # Lines to paste must come out as they are, on one line each, however narrow the terminal.
     for heading, line in (
-        (
-            "Make pictures:",
-            f"export {' '.join(settings)}\n{program} generate 'a lighthouse at dusk' --count 3 --out out",
-        ),
+        ("Make pictures and clips:", "\n".join([f"export {' '.join(settings)}", *commands])),
         ("Or with curl alone:", curl),
     ):
         console.print(f"\n[bold]{heading}[/]")
         console.print(line, markup=False, soft_wrap=True)
     console.print("\nCtrl-C stops everything.")
+
+
+def _examples(servers: Collection[EngineServer]) -> Iterator[str]:
+    """Yield what to ask for where these servers run."""
+    if EngineServer.SDXL in servers:
+        yield "'a lighthouse at dusk' --count 3"
+    if EngineServer.WAN in servers:
+        enhanced = EngineServer.ENHANCER in servers
+        yield f"'woman walking' --type {'video7b_fast_enhanced' if enhanced else 'video_fast'}"

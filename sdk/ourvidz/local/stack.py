@@ -53,7 +53,7 @@ class LocalStack:
         self._folder = folder
         self._rest_port = rest_port
         self._grpc_port = grpc_port
-        self._servers = servers
+        self.servers = servers
         self._supervisor = Supervisor(report)
         self._dsn = ""
 
@@ -63,7 +63,7 @@ class LocalStack:
         for port, option in ((self._rest_port, "--rest-port"), (self._grpc_port, "--grpc-port")):
             _check_free(port, option)
         keys = Secrets.make(self._folder)
-        addresses = {name: f"{LOOPBACK}:{_kept_port(self._folder.port(name))}" for name in self._servers}
+        addresses = {name: f"{LOOPBACK}:{_kept_port(self._folder.port(name))}" for name in self.servers}
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 # The order of starting, turned round, is the order of stopping: the gateway hands back what it has

@@ -204,6 +204,7 @@ def test_only_the_servers_asked_for_run_and_the_gateway_knows_no_others(up: Call
     stack.wait_until_it_says("Ctrl-C stops everything")
     run = {word for child in stack.children for word in child.cmdline() if word.startswith("ourvidz_")}
     assert run == {"ourvidz_gateway", "ourvidz_sdxl", "ourvidz_enhancer"}
+    assert [line for line in stack.lines if " generate " in line and "video" in line] == []
     told = stack.gateway()["environment"]
     assert told["OURVIDZ_RENDERERS_SDXL"].startswith("127.0.0.1:")
     assert told["OURVIDZ_RENDERERS_WAN"] == ""
