@@ -247,16 +247,6 @@ def test_the_references_examples_work_as_printed_while_the_queue_shows_them(user
         assert "CFG scale: 7.5, Seed: 67895, " in sixth.text["parameters"]
 
 
-def test_a_type_without_a_renderer_is_refused_clearly(user: User):
-    body = {"jobType": "video_fast", "metadata": {"prompt": "woman walking in park", "credits": 1}}
-    answer = post(f"{user.stack.url}/api/queue-job", body, token=user.token)
-    assert answer.status == 503
-    error = answer.json()
-    assert error["success"] is False
-    assert "No wan renderer is configured" in error["error"]
-    assert "video_fast" in error["error"]
-
-
 @pytest.mark.parametrize("path", ["", "/events", "/cancel"])
 def test_another_users_job_can_not_be_found(stack: Stack, made: Made, path: str):
     stranger = stack.token("stranger")

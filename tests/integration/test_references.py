@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from integration.media import distance, drawing, fetch, frames_of, picture_of, upload
 from integration.stack import Stack
 from integration.waiting import until
@@ -32,20 +30,18 @@ def rendered(stack: Stack, job_type: str, **metadata: object) -> dict:
     return job
 
 
-@pytest.mark.parametrize("kind", ["style", "composition", "character"])
-def test_images_are_nearer_to_their_reference_the_stronger_it_is(stack: Stack, kind: str):
+def test_an_image_is_nearer_to_its_reference_the_stronger_it_is(stack: Stack):
     reference = drawing((30, 60, 160), (1024, 1024))
     url = upload(stack, "follower", reference)
     distances = []
-    for strength in (0.1, 0.5, 0.9):
+    for strength in (0.1, 0.9):
         job = rendered(
-            stack, "sdxl_image_fast", reference_image_url=url, reference_strength=strength, reference_type=kind
+            stack, "sdxl_image_fast", reference_image_url=url, reference_strength=strength, reference_type="composition"
         )
         assert job["metadata"]["reference_engine"] == "img2img"
         assert job["warnings"] == []
         distances.append(distance(picture_of(fetch(job["assets"][0])), picture_of(reference)))
-    assert distances == sorted(distances, reverse=True)
-    assert distances[0] > distances[2]
+    assert distances[0] > distances[1]
 
 
 def test_a_clip_starts_and_ends_with_its_frames(stack: Stack):
@@ -65,9 +61,10 @@ def test_a_clip_starts_and_ends_with_its_frames(stack: Stack):
 
 def test_the_output_of_a_job_is_a_reference_for_the_next_one(stack: Stack):
     first = rendered(stack, "image_fast")
-    clip = rendered(stack, "video_fast", start_reference_image_url=first["assets"][0], reference_strength=1.0)
-    assert clip["metadata"]["reference_engine"] == "vace"
-    assert clip["warnings"] == []
+    [url] = first["assets"]
+    second = rendered(stack, "sdxl_image_fast", reference_image_url=url, reference_strength=1.0)
+    assert second["metadata"]["reference_engine"] == "img2img"
+    assert second["warnings"] == []
 
 
 def test_another_users_upload_is_not_there(stack: Stack):

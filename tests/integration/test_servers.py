@@ -7,11 +7,13 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
+import pytest
 from PIL import Image
 
 from integration.servers import engine_server, gateway
 from integration.waiting import first_step, steps_of, to_the_end
 from ourvidz import JobEvent, JobState
+from ourvidz.errors import NoRenderer
 
 
 def test_pictures_go_to_s3_and_come_back_by_signed_url(s3_server, dsn: str, model_cache: Path, tmp_path: Path):
@@ -63,3 +65,20 @@ def test_a_killed_gateways_render_goes_on_under_the_other_one(dsn: str, model_ca
                 assert [event.sequence for event in seen] == list(range(1, len(seen) + 1))
                 assert list(steps_of(seen)) == [(image, step) for image in range(3) for step in range(1, 41)]
                 assert {event.attempt for event in seen} == {0, 1}
+
+
+def test_a_type_whose_servers_are_not_configured_is_refused_and_they_are_named(dsn: str, tmp_path: Path):
+    settings = {
+        "OURVIDZ_DATABASE_URL": dsn,
+        "OURVIDZ_RENDERERS_WAN": "127.0.0.1:9",
+        "OURVIDZ_STORAGE_KIND": "local",
+        "OURVIDZ_STORAGE_PATH": str(tmp_path / "objects"),
+        "OURVIDZ_STORAGE_PUBLIC_URL": "http://127.0.0.1:8000",
+        "OURVIDZ_STORAGE_SIGNING_SECRET": "a secret of the tests that signs URLs, long enough",
+    }
+    with gateway(tmp_path, **settings) as front, front.client("alice") as client:
+        for job_type, missing in (("sdxl_image_fast", "sdxl renderer"), ("video7b_fast_enhanced", "enhancer")):
+            with pytest.raises(NoRenderer, match=f"No {missing} is configured, so {job_type} can't be made here"):
+                client.create_job(job_type, "a lighthouse")
+        # A renderer that is configured and down lets its jobs wait.
+        assert client.create_job("video_fast", "a lighthouse").state is JobState.QUEUED
