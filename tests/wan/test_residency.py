@@ -93,6 +93,40 @@ def test_a_narrower_policy_takes_effect_with_the_next_need(parts: dict[str, Part
     assert there(parts) == {VACE_TRANSFORMER}
 
 
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [("both", {TEXT_ENCODER, VACE_TRANSFORMER}), ("swap", {TEXT_ENCODER, VACE_TRANSFORMER}), ("one", set())],
+)
+def test_the_autoencoder_gets_the_device_for_itself_where_there_is_room_for_one_part(
+    parts: dict[str, Part], policy: Policy, left: set[str]
+) -> None:
+    home = Residency(parts, META, policy)
+    home.need(TEXT_ENCODER, lambda _: None)
+    home.need(VACE_TRANSFORMER, lambda _: None)
+    home.leave_room(lambda _: None)
+    assert there(parts) == left
+
+
+@pytest.mark.parametrize("pictures", [{}, PICTURES], ids=["text", "frames"])
+def test_denoising_needs_no_text_encoder_on_its_device(
+    wan_cache: Path, wan_engine: WanEngine, pictures: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_wan_engine(wan_cache)
+    encode = engine._encode_prompt
+
+    def encode_and_leave(*args: object) -> object:
+        embeddings = encode(*args)
+        # A device that computes nothing stands for main memory: whatever runs there has no values.
+        engine._models.text.text_encoder.to(META)
+        return embeddings
+
+    monkeypatch.setattr(engine, "_encode_prompt", encode_and_leave)
+    np.testing.assert_array_equal(
+        render_frames(engine, ask_clip(), pictures=pictures), render_frames(wan_engine, ask_clip(), pictures=pictures)
+    )
+    assert engine._models.text.text_encoder is engine._models.vace.text_encoder is not None
+
+
 @pytest.mark.parametrize(("free", "policy"), [(10**12, "both"), (residency.ROOM_BYTES + 10**9, "swap")])
 def test_auto_is_both_where_there_is_room_for_all_parts_and_a_render(
     monkeypatch: pytest.MonkeyPatch, free: int, policy: Policy

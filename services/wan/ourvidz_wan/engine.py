@@ -115,6 +115,7 @@ class WanEngine:
 
         def decode() -> None:
             nonlocal sent
+            self._residency.leave_room(session.loading)
             for index, frame in enumerate(self._decode(latents, clip.frame_count, session)):
                 # After a rung of the ladder it begins anew, and those before have been sent.
                 if index >= sent:
@@ -155,7 +156,7 @@ class WanEngine:
             return state
 
         session.check()
-        with _timed_denoising(pipeline, session):
+        with _on_its_autoencoders_device(pipeline), _timed_denoising(pipeline, session):
             output = pipeline(
                 prompt_embeds=embeddings.prompt,
                 negative_prompt_embeds=embeddings.negative,
@@ -214,6 +215,19 @@ def _read(task: RenderTask) -> _Clip:
     if images.HasField("reference"):
         raise InvalidForEngine("this renderer takes no reference picture for a still image")
     return _Clip(images.sampling, images.width_px, images.height_px, 1, task.seed)
+
+
+@contextmanager
+def _on_its_autoencoders_device(pipeline: Any) -> Iterator[None]:
+    """Let a pipeline's call run where its autoencoder is, which never moves.
+
+    It runs where its first part is, and that is the text encoder: done with its work, it may be in main memory.
+    """
+    encoder, pipeline.text_encoder = pipeline.text_encoder, None
+    try:
+        yield
+    finally:
+        pipeline.text_encoder = encoder
 
 
 @contextmanager

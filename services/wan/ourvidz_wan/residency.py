@@ -7,7 +7,7 @@ the GPU at once is so:
 - both: 19.0 GB. Nothing is ever moved.
 - swap: 16.2 GB. One transformer is there, the other one in main memory. A job of the other kind moves them, which takes
   as long as 7 GB over the bus: about a second.
-- one: 11.9 GB. The text encoder, too, makes room for the transformer, in every job.
+- one: 11.9 GB. The text encoder makes room for the transformer, and that for the autoencoder, in every job.
 """
 
 from __future__ import annotations
@@ -48,15 +48,24 @@ class Residency:
         """Have a part on the device, and those that must make room for it off it; return whether any was moved."""
         leaving = [other for other in sorted(self._there - {name}) if self._makes_room(other, name)]
         for other in leaving:
-            say(f"{other} into main memory")
-            self._move(other, torch.device("cpu"))
-            self._there.remove(other)
+            self._send_away(other, say)
         coming = name not in self._there
         if coming:
             say(f"{name} onto {self._device}")
             self._move(name, self._device)
             self._there.add(name)
         return coming or bool(leaving)
+
+    def leave_room(self, say: Say) -> None:
+        """Before the autoencoder is used: where one large part at a time is there, it needs none of them."""
+        if self.policy == "one":
+            for name in sorted(self._there):
+                self._send_away(name, say)
+
+    def _send_away(self, name: str, say: Say) -> None:
+        say(f"{name} into main memory")
+        self._move(name, torch.device("cpu"))
+        self._there.remove(name)
 
     def _makes_room(self, other: str, name: str) -> bool:
         return self.policy == "one" or (self.policy == "swap" and {name, other} == _TRANSFORMERS)
