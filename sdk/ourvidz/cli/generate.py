@@ -88,6 +88,7 @@ def _follow(client: Client, job: Job, folder: Path | None) -> Job:
     except KeyboardInterrupt:
         again = f"ourvidz jobs watch {job.id}" + (f" --out {folder}" if folder is not None else "")
         typer.echo(f"The job goes on without you. Watch it again with: {again}", err=True)
+        typer.echo(f"Stop it with: ourvidz jobs cancel {job.id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +37,15 @@ def list_jobs(limit: int, *, as_json: bool) -> None:
     for job in jobs:
         table.add_row(*_row(job))
     console.print(table, markup=False, highlight=False)
+
+
+def cancel_job(job_id: str) -> None:
+    """Cancel a job and follow it to its end, which may also be that it was done already."""
+    with Client.from_environment() as client:
+        job = client.cancel_job(job_id)
+        for event in () if job.state.terminal else client.watch(job.id):
+            job = replace(job, state=event.state)
+    typer.echo(job.state)
 
 
 def show_job(job_id: str, *, as_json: bool) -> None:

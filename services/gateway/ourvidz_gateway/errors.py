@@ -117,7 +117,7 @@ class InvalidReferenceImage(InvalidRequest):
 
     reason = "INVALID_REFERENCE_IMAGE"
     flag = "referenceImageError"
-    suggested_action = "Change the reference image, or leave it out."
+    suggested_action = "Correct the field, or leave the reference image out."
 
 
 class FileTooLarge(InvalidRequest):

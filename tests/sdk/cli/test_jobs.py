@@ -134,3 +134,17 @@ def test_a_wrong_command_line_exits_2(arguments: list[str]):
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
+
+
+def test_a_running_job_is_cancelled_and_followed_to_its_end(service: ScriptedJobs):
+    service.answer("CancelJob", jobs_pb2.CancelJobResponse(job=job("PROCESSING")))
+    service.answer("WatchJob", step(1, 1), event(2, "CANCELLED"))
+    result = run("jobs", "cancel", JOB)
+    assert (result.exit_code, result.stdout) == (0, "cancelled\n")
+
+
+def test_a_cancel_that_comes_too_late_says_what_became_of_the_job(service: ScriptedJobs):
+    service.answer("CancelJob", jobs_pb2.CancelJobResponse(job=job("COMPLETED")))
+    result = run("jobs", "cancel", JOB)
+    assert (result.exit_code, result.stdout) == (0, "completed\n")
+    assert service.requests("WatchJob") == []
