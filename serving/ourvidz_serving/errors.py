@@ -2,6 +2,7 @@
 
     ServiceError              the root; never raised itself
     ├── InvalidRequest        INVALID_REQUEST      INVALID_ARGUMENT     400
+    │   └── PromptRefused     PROMPT_REFUSED       INVALID_ARGUMENT     400
     ├── Unauthenticated       UNAUTHENTICATED      UNAUTHENTICATED      401
     ├── PermissionDenied      PERMISSION_DENIED    PERMISSION_DENIED    403
     ├── NotFound              NOT_FOUND            NOT_FOUND            404
@@ -73,6 +74,12 @@ class InvalidRequest(ServiceError):
     reason = "INVALID_REQUEST"
     grpc_status = grpc.StatusCode.INVALID_ARGUMENT
     http_status = 400
+
+
+class PromptRefused(InvalidRequest):
+    """The prompt, or what was written from it, breaks the floor of the prompt policy. No message says which rule."""
+
+    reason = "PROMPT_REFUSED"
 
 
 class Unauthenticated(ServiceError):

@@ -17,6 +17,8 @@ from ourvidz_serving.tracing import current_trace_id
 
 OWN_HANDLERS = ("uvicorn", "uvicorn.error", "uvicorn.access")
 """Loggers that set up handlers of their own; here they hand their lines on like all others."""
+TELLTALES = ("httpx", "httpcore", "sse_starlette")
+"""Loggers that write down whole URLs, headers and what is sent, all nobody's but their users'; warnings pass."""
 
 
 def configure(level: LogLevel, log_format: LogFormat) -> None:
@@ -62,6 +64,8 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
+    for name in TELLTALES:
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
 
 

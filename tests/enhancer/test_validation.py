@@ -7,7 +7,7 @@ import pytest
 from ourvidz.api.enhance.v1 import enhance_pb2
 from ourvidz_enhancer.task import EnhanceTask, Language, Medium
 from ourvidz_enhancer.validation import read_request
-from ourvidz_serving.errors import InvalidRequest
+from ourvidz_serving.errors import InvalidRequest, PromptRefused
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -66,3 +66,9 @@ def test_the_longest_prompt_and_every_number_at_its_bounds_pass() -> None:
         prompt="x" * 10_000, max_token_count=512, max_character_count=10_000, seed=2**32 - 1
     )
     assert read_request(request).seed == 2**32 - 1
+
+
+def test_a_prompt_below_the_floor_is_refused() -> None:
+    with pytest.raises(PromptRefused) as raised:
+        read_request(enhance_pb2.EnhanceRequest(prompt="naked child"))
+    assert [violation.field for violation in raised.value.violations] == ["prompt"]

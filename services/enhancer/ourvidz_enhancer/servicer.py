@@ -21,7 +21,8 @@ from ourvidz_enhancer.validation import read_request
 from ourvidz_serving.engines.engine import EngineError, Timed, Warned
 from ourvidz_serving.engines.errors import LOADING_RETRY_S, FailedInEngine, ModelNotLoaded, from_engine
 from ourvidz_serving.engines.process import EngineProcess, EngineState
-from ourvidz_serving.errors import Busy, Draining, ServiceError
+from ourvidz_serving.errors import Busy, Draining, PromptRefused, ServiceError
+from ourvidz_serving.prompt_floor import floor_violation
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -161,6 +162,9 @@ class EnhanceServicer(enhance_pb2_grpc.EnhanceServiceServicer):
             raise from_engine(error) from error
         if written is None:
             raise FailedInEngine("the model wrote nothing")
+        # A model may write what nobody asked for.
+        if floor_violation(written.text):
+            raise PromptRefused("The text that was written is not allowed here.", field="prompt")
         finished = enhance_pb2.Finished(
             text=written.text,
             truncated=written.truncated,

@@ -9,7 +9,8 @@ from ourvidz.rpc_status import FieldViolation
 from ourvidz_enhancer.frame import on_one_line
 from ourvidz_enhancer.language import language_of
 from ourvidz_enhancer.task import MAX_TOKENS, EnhanceTask, Language, Medium
-from ourvidz_serving.errors import InvalidRequest
+from ourvidz_serving.errors import InvalidRequest, PromptRefused
+from ourvidz_serving.prompt_floor import floor_violation
 
 MAX_CHARACTERS = 10_000
 
@@ -27,7 +28,7 @@ _LANGUAGES = {
 def read_request(request: enhance_pb2.EnhanceRequest) -> EnhanceTask:
     """Return the task that a request asks for, defaults filled in.
 
-    Raises `InvalidRequest`, naming every bad field.
+    Raises `InvalidRequest`, naming every bad field, and `PromptRefused` for a prompt below the prompt policy's floor.
     """
     prompt = request.prompt.strip()
     token_count = request.max_token_count if request.HasField("max_token_count") else MAX_TOKENS
@@ -43,6 +44,8 @@ def read_request(request: enhance_pb2.EnhanceRequest) -> EnhanceTask:
         first, more = violations[0], len(violations) - 1
         message = f"{first.field}: {first.description}" + (f" (and {more} more)" if more else "")
         raise InvalidRequest(message, violations=violations)
+    if floor_violation(prompt):
+        raise PromptRefused("The prompt is not allowed here.", field="prompt")
     return EnhanceTask(
         prompt=prompt,
         medium=_MEDIA[request.medium],

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz.rpc_status import FieldViolation
-from ourvidz_serving.errors import InvalidRequest
+from ourvidz_serving.errors import InvalidRequest, PromptRefused
 from ourvidz_serving.pictures import MAX_FILE_BYTES
+from ourvidz_serving.prompt_floor import floor_violation, negative_floor_violation
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.work import sampling_of, size_of, sources_of
 
@@ -30,7 +31,8 @@ def check_request(
 ) -> None:
     """Raise `InvalidRequest`, naming every bad field, if the request breaks a rule that holds for any engine.
 
-    `buckets` are those that outputs may go to, and `reference_buckets` those that reference pictures may lie in.
+    Raises `PromptRefused` for a prompt or a negative prompt below the prompt policy's floor: whoever calls a renderer
+    directly meets it as users of a gateway do. `buckets` are those that outputs may go to, and `reference_buckets` those that reference pictures may lie in.
     """
     _refuse(
         [
@@ -42,6 +44,7 @@ def check_request(
             *_keep(request),
         ]
     )
+    _check_floor(f"{request.WhichOneof('work')}.sampling", sampling_of(request))
 
 
 def check_limits(request: render_pb2.RenderRequest, engine: EngineInfo) -> None:
@@ -79,6 +82,13 @@ def _render_id(render_id: str) -> Iterator[FieldViolation]:
         yield FieldViolation("render_id", "must be 1 to 200 characters of letters, digits, '.', '_', '-' and '/'")
     elif not _plain_parts(render_id):
         yield FieldViolation("render_id", "must have no empty, '.' or '..' part")
+
+
+def _check_floor(path: str, sampling: render_pb2.Sampling) -> None:
+    if floor_violation(sampling.prompt):
+        raise PromptRefused("The prompt is not allowed here.", field=f"{path}.prompt")
+    if negative_floor_violation(sampling.negative_prompt, sampling.prompt):
+        raise PromptRefused("The negative prompt is not allowed here.", field=f"{path}.negative_prompt")
 
 
 def _output(output: render_pb2.OutputLocation, buckets: Collection[str]) -> Iterator[FieldViolation]:

@@ -115,6 +115,10 @@ class LocalStore:
         self._need_signer().verify(bucket, key, token)
         return await self._run(lambda: (self._stat(bucket, key), self._path(bucket, key)))
 
+    async def remove_unfinished(self, older_than: timedelta) -> int:
+        """Remove what writes left behind that were cut off longer ago than this, and return how many there were."""
+        return await self._run(lambda: self._remove_unfinished(datetime.now(UTC) - older_than))
+
     async def check(self) -> None:
         """Write and remove an empty file; see `ObjectStore.check`."""
 
@@ -182,6 +186,17 @@ class LocalStore:
             yield staged
         finally:
             staged.unlink(missing_ok=True)
+
+    def _remove_unfinished(self, before: datetime) -> int:
+        removed = 0
+        with contextlib.suppress(ObjectNotFound), _reading(".staged"):
+            for staged in (self._root / ".staged").iterdir():
+                # A file that is being moved into place right now is one that we must not meet again.
+                with contextlib.suppress(FileNotFoundError):
+                    if datetime.fromtimestamp(staged.stat().st_mtime, UTC) < before:
+                        staged.unlink()
+                        removed += 1
+        return removed
 
     def _place(self, staged: Path, path: Path, *, if_absent: bool) -> None:
         """Move a staged file to where its readers look, in one step."""

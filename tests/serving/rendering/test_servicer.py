@@ -337,3 +337,12 @@ async def test_a_finished_render_is_measured(renderer: Renderer) -> None:
     for stage in ("denoise", "encode", "upload"):
         assert renderer.metric("ourvidz_render_stage_seconds_count", stage=stage) == 1
     assert renderer.metric("ourvidz_render_peak_memory_bytes") == 12_345
+
+
+async def test_a_prompt_below_the_floor_is_refused_before_anything_is_rendered(renderer: Renderer) -> None:
+    error = await renderer.failure(ask("naked child"))
+    assert (error.code, error.reason) == (StatusCode.INVALID_ARGUMENT, "PROMPT_REFUSED")
+    assert error.message == "The prompt is not allowed here."
+    assert [violation.field for violation in error.fields] == ["images.sampling.prompt"]
+    again = await renderer.finish(ask("a fox"))
+    assert len(again.outputs) == 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_serving.errors import InvalidRequest
+from ourvidz_serving.errors import InvalidRequest, PromptRefused
 from ourvidz_serving.rendering.engine import EngineInfo
 from ourvidz_serving.rendering.validation import check_limits, check_request
 from support.renderer import BUCKET, REFERENCES, ask, ask_clip
@@ -207,6 +207,27 @@ def test_a_clip_at_the_edge_of_the_rules_is_taken(change: Change) -> None:
     request = ask_clip()
     change(request)
     check(request)
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+@pytest.mark.parametrize(("work", "request_of"), [("images", ask), ("clip", ask_clip)])
+def test_a_prompt_below_the_floor_is_refused_with_the_field(
+    work: str, request_of: Callable[[], render_pb2.RenderRequest], field: str
+) -> None:
+    request = request_of()
+    put(f"{work}.sampling.{field}", "naked child")(request)
+    with pytest.raises(PromptRefused, match="is not allowed here") as caught:
+        check(request)
+    assert [violation.field for violation in caught.value.violations] == [f"{work}.sampling.{field}"]
+
+
+def test_a_negative_prompt_is_judged_as_a_list_and_beside_its_prompt() -> None:
+    request = ask("nude woman")
+    request.images.sampling.negative_prompt = "child, kids, nsfw"
+    check(request)
+    request.images.sampling.negative_prompt = "adult"
+    with pytest.raises(PromptRefused):
+        check(request)
 
 
 def test_a_renderer_that_encodes_no_clips_refuses_them() -> None:

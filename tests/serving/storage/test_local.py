@@ -1,6 +1,7 @@
 """What is a folder's own: links, names, and what it leaves behind."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -104,6 +105,22 @@ async def test_a_key_that_a_folder_cannot_hold_is_refused_and_leaves_nothing(
 
     assert await folder.list("pictures") == ["a/b"]
     assert list((root / ".staged").iterdir()) == []
+
+
+async def test_what_a_write_left_behind_long_ago_is_removed_and_nothing_else(folder: LocalStore, root: Path):
+    assert await folder.remove_unfinished(timedelta()) == 0
+    await folder.put("pictures", "a", b"x", content_type="image/png")
+    cut_off, fresh = (root / ".staged" / name for name in ("cut-off", "fresh"))
+    for file in (cut_off, fresh):
+        file.write_bytes(b"half")
+    long_ago = cut_off.stat().st_mtime - 3601
+    os.utime(cut_off, (long_ago, long_ago))
+    os.utime(root / "pictures" / "a", (long_ago, long_ago))
+
+    assert await folder.remove_unfinished(timedelta(hours=1)) == 1
+
+    assert list((root / ".staged").iterdir()) == [fresh]
+    assert await folder.get("pictures", "a") == b"x"
 
 
 async def test_nothing_but_objects_and_odd_types_is_left(folder: LocalStore, root: Path):

@@ -29,8 +29,8 @@ class RenderServiceStub:
     """Renders images and clips on one GPU and puts them into object storage.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz". Reasons used here: BUSY, DRAINING, MODEL_NOT_LOADED,
-    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, CANCELLED, ENGINE_DIED, ENGINE_FAILED, OUT_OF_MEMORY,
-    OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
+    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, PROMPT_REFUSED, CANCELLED, ENGINE_DIED, ENGINE_FAILED,
+    OUT_OF_MEMORY, OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
     """
 
     def __init__(self, channel):
@@ -60,15 +60,16 @@ class RenderServiceServicer:
     """Renders images and clips on one GPU and puts them into object storage.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz". Reasons used here: BUSY, DRAINING, MODEL_NOT_LOADED,
-    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, CANCELLED, ENGINE_DIED, ENGINE_FAILED, OUT_OF_MEMORY,
-    OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
+    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, PROMPT_REFUSED, CANCELLED, ENGINE_DIED, ENGINE_FAILED,
+    OUT_OF_MEMORY, OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
     """
 
     def Render(self, request, context):
         """Starts a render, attaches to one that runs, or replays one that is done, and streams its events.
 
         Idempotent by `render_id`: the same request again attaches or replays and renders nothing twice.
-        INVALID_ARGUMENT: the request asks for what this renderer can't make; the status names the field.
+        INVALID_ARGUMENT: the request asks for what this renderer can't make, or its prompt or negative prompt is refused by
+        the prompt policy; the status names the field.
         ALREADY_EXISTS: another request stands under this `render_id`.
         NOT_FOUND: `attach_only` was set and nothing is known under this `render_id`.
         RESOURCE_EXHAUSTED: all slots are busy; RetryInfo says when to ask again.
@@ -125,8 +126,8 @@ class RenderService:
     """Renders images and clips on one GPU and puts them into object storage.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz". Reasons used here: BUSY, DRAINING, MODEL_NOT_LOADED,
-    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, CANCELLED, ENGINE_DIED, ENGINE_FAILED, OUT_OF_MEMORY,
-    OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
+    RENDER_NOT_FOUND, RENDER_EXISTS, INVALID_REQUEST, PROMPT_REFUSED, CANCELLED, ENGINE_DIED, ENGINE_FAILED,
+    OUT_OF_MEMORY, OUTPUT_TOO_LARGE, STORAGE_UNAVAILABLE.
     """
 
     @staticmethod
