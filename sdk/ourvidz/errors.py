@@ -4,15 +4,26 @@ OurVidzError
 ├── InvalidRequest               a field is bad; nothing was stored or charged
 │   ├── UnknownJobType
 │   ├── InvalidPrompt
+│   │   └── PromptRefused        the service makes no such pictures
 │   ├── InvalidQuantity
 │   ├── InvalidSeed
 │   ├── InvalidReferenceImage
-│   └── FileTooLarge
+│   ├── FileTooLarge
+│   └── StorageQuotaExceeded     the user's reference images would take more than they may
 ├── Unauthenticated              no token, or one that is not accepted
 ├── PermissionDenied             the token's role may not do this
-├── JobNotFound                  no such job, or another user's
+├── NotFound                     there is no such thing, or it is another user's
+│   ├── JobNotFound
+│   ├── AssetNotFound
+│   ├── ReferenceImageNotFound
+│   └── DeliveryNotFound
 ├── InsufficientCredits
 ├── IdempotencyConflict          the request id was used for another request
+├── DeliveryInProgress           a webhook is being sent right now
+├── JobNotQuarantined            there is nothing to release the job from
+├── JobNotCompleted              the job that was waited for ended without its outputs
+│   ├── JobFailed
+│   └── JobCancelled
 ├── Unavailable                  not now; asking again later can help
 │   ├── NoRenderer
 │   ├── QueueFull
@@ -31,6 +42,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # it brings gRPC along, which a program that only catches these does not need
+    from ourvidz.jobs import Job
     from ourvidz.rpc_status import FieldViolation
 
 
@@ -75,6 +87,12 @@ class InvalidPrompt(InvalidRequest):
     reason = "INVALID_PROMPT"
 
 
+class PromptRefused(InvalidPrompt):
+    """The service's policy does not let the prompt pass; it never says which rule it was."""
+
+    reason = "PROMPT_REFUSED"
+
+
 class InvalidQuantity(InvalidRequest):
     """This type does not make that many images."""
 
@@ -99,6 +117,12 @@ class FileTooLarge(InvalidRequest):
     reason = "FILE_TOO_LARGE"
 
 
+class StorageQuotaExceeded(InvalidRequest):
+    """The user's reference images would take more than they may; deleting some helps."""
+
+    reason = "STORAGE_QUOTA_EXCEEDED"
+
+
 class Unauthenticated(OurVidzError):
     """There is no token, or it is not accepted."""
 
@@ -111,10 +135,32 @@ class PermissionDenied(OurVidzError):
     reason = "PERMISSION_DENIED"
 
 
-class JobNotFound(OurVidzError):
-    """There is no job with this id, or it is another user's."""
+class NotFound(OurVidzError):
+    """There is no such thing, or it is another user's: the two look the same on purpose."""
+
+
+class JobNotFound(NotFound):
+    """There is no job with this id."""
 
     reason = "JOB_NOT_FOUND"
+
+
+class AssetNotFound(NotFound):
+    """There is no asset with this id."""
+
+    reason = "ASSET_NOT_FOUND"
+
+
+class ReferenceImageNotFound(NotFound):
+    """There is no reference image with this id."""
+
+    reason = "REFERENCE_IMAGE_NOT_FOUND"
+
+
+class DeliveryNotFound(NotFound):
+    """There is no webhook delivery with this id."""
+
+    reason = "DELIVERY_NOT_FOUND"
 
 
 class InsufficientCredits(OurVidzError):
@@ -127,6 +173,39 @@ class IdempotencyConflict(OurVidzError):
     """The request id was used before, for another request."""
 
     reason = "IDEMPOTENCY_CONFLICT"
+
+
+class DeliveryInProgress(OurVidzError):
+    """The webhook is being sent right now; it can be retried once that has ended."""
+
+    reason = "DELIVERY_IN_PROGRESS"
+
+
+class JobNotQuarantined(OurVidzError):
+    """The job is not in quarantine, so there is nothing to release it from."""
+
+    reason = "JOB_NOT_QUARANTINED"
+
+
+class JobNotCompleted(OurVidzError):
+    """A job that was waited for ended without its outputs."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"The job {job.state}: {job.error_message or 'no reason was given'}")
+        self.job = job
+        """The job as it ended; one that was cancelled may have some outputs."""
+
+    def __reduce__(self) -> tuple[type[JobNotCompleted], tuple[Job]]:
+        # Programs that run jobs in workers pickle what they raise.
+        return type(self), (self.job,)
+
+
+class JobFailed(JobNotCompleted):
+    """The job could not be done."""
+
+
+class JobCancelled(JobNotCompleted):
+    """The job was cancelled."""
 
 
 class Unavailable(OurVidzError):
@@ -187,15 +266,22 @@ BY_REASON: Mapping[str, type[OurVidzError]] = {
         InvalidRequest,
         UnknownJobType,
         InvalidPrompt,
+        PromptRefused,
         InvalidQuantity,
         InvalidSeed,
         InvalidReferenceImage,
         FileTooLarge,
+        StorageQuotaExceeded,
         Unauthenticated,
         PermissionDenied,
         JobNotFound,
+        AssetNotFound,
+        ReferenceImageNotFound,
+        DeliveryNotFound,
         InsufficientCredits,
         IdempotencyConflict,
+        DeliveryInProgress,
+        JobNotQuarantined,
         Unavailable,
         NoRenderer,
         QueueFull,

@@ -1,18 +1,13 @@
-"""What the service tells about a job: its record, the pictures it follows, its outputs, and the events on its way."""
+"""What the service tells about a job: its record, and the events on its way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from ourvidz.api.assets.v1 import assets_pb2
-from ourvidz.api.jobs.v1 import jobs_pb2
-from ourvidz.references import ReferenceImage
+from ourvidz.assets import Asset
 
 
 class JobState(StrEnum):
@@ -38,24 +33,6 @@ class JobStage(StrEnum):
     ENHANCING = "enhancing"
     RENDERING = "rendering"
     UPLOADING = "uploading"
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """One stored output of a job."""
-
-    id: str
-    url: str
-    """Signed; opens without a token until `url_expires_at`."""
-    url_expires_at: datetime | None
-    mime_type: str
-    size_bytes: int
-    width_px: int
-    height_px: int
-    seed: int
-    """Makes this very output when asked for alone."""
-    duration_s: float | None
-    """How long a clip plays; None for a still image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +69,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class JobPage:
-    """Some of a user's jobs, newest first."""
-
-    jobs: tuple[Job, ...]
-    next_page_token: str | None
-    """Asks for the next page; None on the last."""
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """A denoising step that is done."""
 
@@ -114,10 +82,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """One numbered event of a job."""
+    """One event of a job."""
 
     sequence: int
-    """Its number in the job: it grows, and never repeats."""
+    """Its number in the job: it grows, and never repeats. A preview has none, and shows 0."""
     created_at: datetime | None
     state: JobState
     stage: JobStage | None
@@ -126,101 +94,10 @@ class JobEvent:
     attempt: int
     """From 1; 0 before the first."""
     step: Step | None
+    """The denoising step that was done, where that is the news."""
     error_message: str | None
-
-
-def job_from_message(message: jobs_pb2.Job) -> Job:
-    """Return the job that the message tells of."""
-    return Job(
-        id=message.id,
-        user_id=message.user_id,
-        job_type=message.job_type,
-        state=_state(message.state),
-        stage=_stage(message.stage),
-        progress=message.progress_percent,
-        queue_position=message.queue_position if message.HasField("queue_position") else None,
-        created_at=_time(message, "create_time"),
-        started_at=_time(message, "start_time"),
-        completed_at=_time(message, "end_time"),
-        metadata=_plain(json_format.MessageToDict(message.metadata)),
-        assets=tuple(_asset(asset) for asset in message.assets),
-        error_message=message.error_message or None,
-        credits=message.credits,
-        warnings=tuple(message.warnings),
-        project_id=message.project_id or None,
-        video_id=message.video_id or None,
-        image_id=message.image_id or None,
-        retry_of=message.retry_of or None,
-        seed=message.seed if message.HasField("seed") else None,
-    )
-
-
-def event_from_message(message: jobs_pb2.WatchJobResponse) -> JobEvent:
-    """Return the event that the message tells of."""
-    step = message.step if message.HasField("step") else None
-    return JobEvent(
-        sequence=message.sequence,
-        created_at=_time(message, "event_time"),
-        state=_state(message.state),
-        stage=_stage(message.stage),
-        progress=message.progress_percent,
-        attempt=message.attempt,
-        step=Step(step.step, step.step_count, step.image_index, step.image_count) if step else None,
-        error_message=message.error_message or None,
-    )
-
-
-def reference_from_message(message: assets_pb2.ReferenceImage) -> ReferenceImage:
-    """Return the picture that the message tells of."""
-    return ReferenceImage(
-        id=message.id,
-        url=message.url,
-        url_expires_at=_time(message, "url_expire_time"),
-        mime_type=message.mime_type,
-        size_bytes=message.size_bytes,
-        width_px=message.width_px,
-        height_px=message.height_px,
-    )
-
-
-def _asset(message: jobs_pb2.JobAsset) -> Asset:
-    return Asset(
-        id=message.id,
-        url=message.url,
-        url_expires_at=_time(message, "url_expire_time"),
-        mime_type=message.mime_type,
-        size_bytes=message.size_bytes,
-        width_px=message.width_px,
-        height_px=message.height_px,
-        seed=message.seed,
-        duration_s=message.duration.ToTimedelta().total_seconds() if message.HasField("duration") else None,
-    )
-
-
-def _state(value: jobs_pb2.JobState.ValueType) -> JobState:
-    return JobState(jobs_pb2.JobState.Name(value).removeprefix("JOB_STATE_").lower())
-
-
-def _stage(value: jobs_pb2.JobStage.ValueType) -> JobStage | None:
-    # A stage that this client is too old to know is shown as none; a state is not: acting on a guess would be wrong.
-    if value == jobs_pb2.JOB_STAGE_UNSPECIFIED or value not in jobs_pb2.JobStage.values():
-        return None
-    return JobStage(jobs_pb2.JobStage.Name(value).removeprefix("JOB_STAGE_").lower())
-
-
-def _time(message: Any, field: str) -> datetime | None:
-    if not message.HasField(field):
-        return None
-    timestamp: Timestamp = getattr(message, field)
-    return timestamp.ToDatetime(tzinfo=UTC)
-
-
-def _plain(value: Any) -> Any:
-    """Give whole numbers back as int: a Struct knows doubles only, and a seed of 7.0 reads badly."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    """Why the job failed or was cancelled."""
+    enhanced_text: str | None
+    """A piece of the enhanced prompt."""
+    preview_jpeg: bytes | None
+    """A small JPEG of what is being rendered; only for those who ask for previews."""

@@ -23,7 +23,10 @@ class ReferenceImage:
     url: str
     """What a job's reference fields take, also when it opens no more."""
     url_expires_at: datetime | None
+    filename: str
+    """The name that the file had; empty if none was given."""
     mime_type: str
     size_bytes: int
     width_px: int
     height_px: int
+    created_at: datetime | None

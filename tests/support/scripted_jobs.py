@@ -1,4 +1,4 @@
-"""A JobService, with the AssetService beside it, that answers what a test has written down, on a real gRPC server.
+"""The gateway's services, answering what a test has written down, on a real gRPC server.
 
 An RPC that nobody wrote an answer for is UNIMPLEMENTED, and answers that nobody asked for fail the test at its end.
 """
@@ -19,10 +19,18 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from ourvidz.api.admin.v1 import admin_pb2_grpc
 from ourvidz.api.assets.v1 import assets_pb2_grpc
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 
-UNARY = ("CreateJob", "GetJob", "ListJobs", "CancelJob", "GetQueueStatus", "GetCredits")
+UNARY = (
+    *("CreateJob", "GetJob", "ListJobs", "CancelJob", "GetQueueStatus", "GetCredits"),
+    *("ListReferenceImages", "DeleteReferenceImage", "ListAssets", "DeleteAsset"),
+)
+ADMIN = (
+    *("GrantCredits", "GetCredits", "ListDeliveries", "RetryDelivery"),
+    *("ListQuarantined", "ReleaseQuarantined"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,8 @@ class Call:
     method: str
     request: Any
     metadata: dict[str, str]
+    time_limit_s: float
+    """How long its caller will wait yet; for ever is many years."""
 
 
 class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer, assets_pb2_grpc.AssetServiceServicer):
@@ -72,12 +82,29 @@ class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer, assets_pb2_grpc.AssetServic
         self.held = Event()
         """Set once a stream has sent all that it has and is kept open by a `hold`."""
         self._script: deque[tuple[str, Sequence[Any]]] = deque()
+        self._flowing = Event()
+        self._flowing.set()
         for method in UNARY:
             setattr(self, method, self._unary(method))
+        self.admin = admin_pb2_grpc.AdminServiceServicer()
+        for method in ADMIN:
+            setattr(self.admin, method, self._unary(f"Admin/{method}"))
 
     def answer(self, method: str, *parts: Any) -> None:
-        """Write down the next answer: messages, a `Failure` as the last part, or `hold` to leave the stream open."""
+        """Write down the next answer: messages, a `Failure` as the last part, or `hold` to leave the stream open.
+
+        A method of AdminService is named `Admin/GetCredits`.
+        """
         self._script.append((method, parts))
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        """Answer no call before the end of the block."""
+        self._flowing.clear()
+        try:
+            yield
+        finally:
+            self._flowing.set()
 
     def assert_all_asked_for(self) -> None:
         assert not self._script, f"nobody asked for: {[method for method, _ in self._script]}"
@@ -114,7 +141,8 @@ class ScriptedJobs(jobs_pb2_grpc.JobServiceServicer, assets_pb2_grpc.AssetServic
 
     def _next(self, method: str, request: Any, context: Any) -> Sequence[Any]:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        self.calls.append(Call(method, request, metadata))
+        self.calls.append(Call(method, request, metadata, context.time_remaining()))
+        self._flowing.wait()
         if not self._script or self._script[0][0] != method:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the script has no answer for {method} here")
         return self._script.popleft()[1]
@@ -127,6 +155,7 @@ def served(jobs: ScriptedJobs, port: int = 0) -> Iterator[ScriptedJobs]:
     server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
     jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
     assets_pb2_grpc.add_AssetServiceServicer_to_server(jobs, server)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(jobs.admin, server)
     jobs.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     server.start()
     try:
@@ -163,3 +192,8 @@ def step(sequence: int, step: int, image: int = 0) -> Any:
     """Write the event of a step: one of 20, of three images."""
     detail = jobs_pb2.StepDetail(step=step, step_count=20, image_index=image, image_count=3)
     return event(sequence, stage="RENDERING", progress_percent=(image * 20 + step) * 100 // 60, step=detail)
+
+
+def preview(jpeg: bytes) -> Any:
+    """Write a preview, which has no number."""
+    return event(0, stage="RENDERING", preview_jpeg=jpeg)

@@ -1,6 +1,7 @@
-"""The command line, as a whole: each command's options stand here, what it does in the module named like it.
+"""The command line, as a whole: each command's options stand here or, for groups, in `commands`.
 
-The modules are imported by the commands that need them, so that `--help` and shell completion stay quick.
+What a command does is in the module named like it, which only the command imports, so that `--help` and shell
+completion stay quick.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ourvidz.cli.commands import credits, files, jobs, webhooks  # noqa: A004  # the group's name
+from ourvidz.cli.commands.options import AsJson, DataDir
 from ourvidz.errors import OurVidzError
 from ourvidz.local.engine_servers import EngineServer
 from ourvidz.references import ReferenceType
@@ -36,20 +39,13 @@ app = typer.Typer(
     help="Pictures and clips from a prompt. Commands that ask a server read OURVIDZ_GRPC (127.0.0.1:50051), "
     "OURVIDZ_URL (http://127.0.0.1:8000) and OURVIDZ_TOKEN.",
 )
-jobs_app = typer.Typer(no_args_is_help=True, help="Look at your jobs, and cancel them.")
-app.add_typer(jobs_app, name="jobs")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(files.assets_app, name="assets")
+app.add_typer(files.references_app, name="references")
+app.add_typer(credits.app, name="credits")
+app.add_typer(webhooks.app, name="webhooks")
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where the local stack keeps everything. Default: ourvidz in XDG_DATA_HOME or ~/.local/share.",
-        envvar="OURVIDZ_DATA_DIR",
-        show_envvar=True,
-    ),
-]
 Out = Annotated[Path, typer.Option(help="The folder for the files; made if it is not there.")]
-JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the keys that REST uses.")]
 
 
 @app.command()
@@ -76,13 +72,14 @@ def up(
 def token(
     user: Annotated[str, typer.Argument(help="Any name: the token's `sub`.", show_default=False)],
     hours: Annotated[float, typer.Option(help="How long it is valid, at most ten years.", min=0, max=87_600)] = 24,
+    operator: Annotated[bool, typer.Option("--operator", help="Let it do what only operators may.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Print a token for the local stack, and nothing else."""
     from ourvidz.local.folder import DataFolder
     from ourvidz.local.secrets import Secrets, user_token
 
-    typer.echo(user_token(Secrets.read(DataFolder.at(data_dir)), user, hours=hours))
+    typer.echo(user_token(Secrets.read(DataFolder.at(data_dir)), user, hours=hours, operator=operator))
 
 
 @app.command()
@@ -125,44 +122,12 @@ def generate(
     )
 
 
-@jobs_app.command("list")
-def list_jobs(
-    limit: Annotated[int, typer.Option(help="How many at most, newest first.", min=1, max=100)] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """List your jobs, newest first."""
-    from ourvidz.cli.jobs import list_jobs as run
+@app.command("queue")
+def show_queues(as_json: AsJson = False) -> None:
+    """Show how full the queues are."""
+    from ourvidz.cli.queues import show_queues as run
 
-    run(limit, as_json=as_json)
-
-
-@jobs_app.command("show")
-def show_job(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show one job: where it stands, and where its files are."""
-    from ourvidz.cli.jobs import show_job as run
-
-    run(job_id, as_json=as_json)
-
-
-@jobs_app.command("cancel")
-def cancel_job(job_id: JobId) -> None:
-    """Cancel a job: at once while it waits, within a step while it runs. What is finished stays."""
-    from ourvidz.cli.jobs import cancel_job as run
-
-    run(job_id)
-
-
-@jobs_app.command("watch")
-def watch_job(
-    job_id: JobId,
-    out: Annotated[
-        Path | None, typer.Option(help="Save the files in this folder when the job is done.", show_default=False)
-    ] = None,
-) -> None:
-    """Show a job's progress until it has ended."""
-    from ourvidz.cli.generate import watch as run
-
-    run(job_id, folder=out)
+    run(as_json=as_json)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ourvidz.errors import OurVidzError, Unauthenticated, Unreachable
+from ourvidz.errors import InsufficientCredits, OurVidzError, PermissionDenied, Unauthenticated, Unreachable
 
 
 def describe(error: OurVidzError) -> str:
@@ -15,4 +15,8 @@ def describe(error: OurVidzError) -> str:
         parts.append("start the local stack with `ourvidz up`, or set OURVIDZ_GRPC to the gateway's host:port")
     if isinstance(error, Unauthenticated):
         parts.append("set OURVIDZ_TOKEN; for the local stack: export OURVIDZ_TOKEN=$(ourvidz token NAME)")
+    if isinstance(error, PermissionDenied):
+        parts.append("for the local stack: export OURVIDZ_TOKEN=$(ourvidz token NAME --operator)")
+    if isinstance(error, InsufficientCredits):
+        parts.append("an operator gives more with `ourvidz credits grant USER AMOUNT`")
     return "; ".join(part.rstrip(".") for part in parts)

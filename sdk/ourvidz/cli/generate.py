@@ -8,10 +8,12 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from ourvidz.assets import Asset
+from ourvidz.cli.files import upload
 from ourvidz.cli.progress import progress_view
 from ourvidz.client import Client
-from ourvidz.errors import DownloadFailed, InvalidReferenceImage
-from ourvidz.jobs import Asset, Job, JobState
+from ourvidz.errors import DownloadFailed
+from ourvidz.jobs import Job, JobState
 from ourvidz.references import ReferenceType
 
 INTERRUPTED = 130
@@ -62,10 +64,7 @@ def _url_of(reference: str, client: Client) -> str:
     """Return the URL of a picture; a file is uploaded first."""
     if not reference or "://" in reference:
         return reference
-    try:
-        return client.upload_reference(Path(reference)).url
-    except OSError as error:
-        raise InvalidReferenceImage(f"{reference} can't be read: {error.strerror}") from error
+    return upload(client, Path(reference)).url
 
 
 def watch(job_id: str, *, folder: Path | None) -> None:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from ourvidz.cli.files import asset_json
+from ourvidz.cli.lists import iso, one_line, show_json, show_list, when
 from ourvidz.client import Client
-from ourvidz.jobs import Asset, Job
+from ourvidz.jobs import Job, JobState
 
 COLUMNS = ("id", "type", "state", "progress", "created", "prompt")
 
 
-def list_jobs(limit: int, *, as_json: bool) -> None:
-    """Print the newest jobs: a table for people, tab-separated lines for pipes, or JSON."""
+def list_jobs(
+    limit: int, *, job_type: str | None, state: JobState | None, project_id: str | None, as_json: bool
+) -> None:
+    """Print the newest jobs."""
     with Client.from_environment() as client:
-        jobs = client.list_jobs(page_size=limit).jobs
+        jobs = client.list_jobs(page_size=limit, job_type=job_type, state=state, project_id=project_id)
     if as_json:
-        typer.echo(json.dumps([job_json(job) for job in jobs], indent=2, ensure_ascii=False))
-        return
-    console = Console()
-    if not console.is_terminal:
-        for job in jobs:
-            typer.echo("\t".join(_row(job)))
-        return
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for column in table.columns:
-        column.no_wrap = True
-        column.overflow = "ellipsis"
-    table.columns[0].min_width = 36
-    for job in jobs:
-        table.add_row(*_row(job))
-    console.print(table, markup=False, highlight=False)
+        show_json([job_json(job) for job in jobs])
+    else:
+        show_list(COLUMNS, [_row(job) for job in jobs])
 
 
 def cancel_job(job_id: str) -> None:
@@ -53,7 +41,7 @@ def show_job(job_id: str, *, as_json: bool) -> None:
     with Client.from_environment() as client:
         job = client.get_job(job_id)
     if as_json:
-        typer.echo(json.dumps(job_json(job), indent=2, ensure_ascii=False))
+        show_json(job_json(job))
         return
     facts: list[tuple[str, Any]] = [
         ("id", job.id),
@@ -62,9 +50,9 @@ def show_job(job_id: str, *, as_json: bool) -> None:
         ("queue", None if job.queue_position is None else f"about {job.queue_position} before it"),
         ("prompt", job.metadata.get("prompt")),
         ("seed", job.seed),
-        ("created", _when(job.created_at)),
-        ("started", _when(job.started_at)),
-        ("ended", _when(job.completed_at)),
+        ("created", when(job.created_at)),
+        ("started", when(job.started_at)),
+        ("ended", when(job.completed_at)),
         ("error", job.error_message),
         *(("warning", warning) for warning in job.warnings),
         *((f"file {index}", asset.url) for index, asset in enumerate(job.assets)),
@@ -84,12 +72,12 @@ def job_json(job: Job) -> dict[str, Any]:
         "stage": job.stage,
         "progress": job.progress,
         "queue_position": job.queue_position,
-        "created_at": _iso(job.created_at),
-        "started_at": _iso(job.started_at),
-        "completed_at": _iso(job.completed_at),
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "completed_at": iso(job.completed_at),
         "metadata": job.metadata,
         "seed": job.seed,
-        "assets": [_asset_json(asset) for asset in job.assets],
+        "assets": [asset_json(asset) for asset in job.assets],
         "error_message": job.error_message,
         "credits": job.credits,
         "warnings": list(job.warnings),
@@ -100,28 +88,6 @@ def job_json(job: Job) -> dict[str, Any]:
     }
 
 
-def _asset_json(asset: Asset) -> dict[str, Any]:
-    return {
-        "id": asset.id,
-        "url": asset.url,
-        "mime_type": asset.mime_type,
-        "size_bytes": asset.size_bytes,
-        "width": asset.width_px,
-        "height": asset.height_px,
-        "seed": asset.seed,
-        "duration_seconds": asset.duration_s,
-    }
-
-
 def _row(job: Job) -> tuple[str, ...]:
-    prompt = " ".join(str(job.metadata.get("prompt", "")).split())
-    return (job.id, job.job_type, job.state, f"{job.progress}%", _when(job.created_at) or "", prompt)
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment is not None else None
-
-
-def _when(moment: datetime | None) -> str | None:
-    """A time as a person here reads it: local, to the second."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else None
+    prompt = one_line(str(job.metadata.get("prompt", "")))
+    return (job.id, job.job_type, job.state, f"{job.progress}%", when(job.created_at) or "", prompt)

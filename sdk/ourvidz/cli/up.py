@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 import signal
@@ -18,6 +19,7 @@ from ourvidz.local.engine_servers import EngineServer
 from ourvidz.local.folder import DataFolder
 from ourvidz.local.stack import LocalStack
 
+WEBHOOK_SETTINGS = ("OURVIDZ_WEBHOOK_URL", "OURVIDZ_WEBHOOK_HOSTS")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -76,7 +78,8 @@ async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> N
 
 def _tell_how_to_use(console: Console, stack: LocalStack, folder: DataFolder, *, named: bool) -> None:
     program = "ourvidz" if shutil.which("ourvidz") else f"{shlex.quote(sys.executable)} -m ourvidz.cli"
-    token = f"{program} token demo" + (f" --data-dir {shlex.quote(str(folder.path))}" if named else "")
+    data_dir = f" --data-dir {shlex.quote(str(folder.path))}" if named else ""
+    token = f"{program} token demo{data_dir}"
     settings = [f"OURVIDZ_TOKEN=$({token})"]
     if stack.grpc_address != DEFAULT_ADDRESS:
         settings.append(f"OURVIDZ_GRPC={stack.grpc_address}")
@@ -102,6 +105,9 @@ def _tell_how_to_use(console: Console, stack: LocalStack, folder: DataFolder, *,
     ):
         console.print(f"\n[bold]{heading}[/]")
         console.print(line, markup=False, soft_wrap=True)
+    if any(os.environ.get(name) for name in WEBHOOK_SETTINGS):
+        console.print("\n[bold]Webhooks are sent; receivers check them with the secret that this prints:[/]")
+        console.print(f"{program} webhooks secret{data_dir}", markup=False, soft_wrap=True)
     console.print("\nCtrl-C stops everything.")
 
 

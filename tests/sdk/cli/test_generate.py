@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ourvidz.api.assets.v1 import assets_pb2
 from ourvidz.api.jobs.v1 import jobs_pb2
+from ourvidz.calls.jobs import event_from_message
 from ourvidz.cli import app
 from ourvidz.cli.progress import LiveBar, Narrator, PlainLines, progress_view
-from ourvidz.jobs import event_from_message
 from support.file_server import FileServer
 from support.scripted_jobs import Failure, ScriptedJobs, event, job, step
 

@@ -48,6 +48,15 @@ def test_a_list_on_a_terminal_is_a_table_with_whole_ids(service: ScriptedJobs, m
     assert JOB in result.stdout
 
 
+def test_a_list_can_be_of_one_type_state_and_project(service: ScriptedJobs):
+    service.answer("ListJobs", jobs_pb2.ListJobsResponse())
+    result = run("jobs", "list", "--type", "video_fast", "--state", "failed", "--project", "p")
+    assert (result.exit_code, result.stdout) == (0, "")
+    (request,) = service.requests("ListJobs")
+    assert (request.job_type, request.project_id) == ("video_fast", "p")
+    assert request.state == jobs_pb2.JOB_STATE_FAILED
+
+
 def test_a_list_as_json_has_the_keys_of_rest(service: ScriptedJobs):
     service.answer("ListJobs", jobs_pb2.ListJobsResponse(jobs=[lighthouse()]))
     (shown,) = json.loads(run("jobs", "list", "--json").stdout)
@@ -76,6 +85,8 @@ def test_a_job_as_json_has_its_files(service: ScriptedJobs):
     assert shown["assets"] == [
         {
             "id": "a",
+            "job_id": JOB,
+            "job_type": "sdxl_image_fast",
             "url": "/objects/a",
             "mime_type": "image/png",
             "size_bytes": 0,
@@ -83,6 +94,8 @@ def test_a_job_as_json_has_its_files(service: ScriptedJobs):
             "height": 1024,
             "seed": 7,
             "duration_seconds": None,
+            "project_id": None,
+            "created_at": None,
         }
     ]
 
@@ -129,7 +142,16 @@ def test_a_refused_connection_names_the_address_and_how_to_start(monkeypatch: py
     )
 
 
-@pytest.mark.parametrize("arguments", [["jobs", "list", "--limit", "0"], ["jobs", "show"], ["jobs", "nothing"], ["x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["jobs", "list", "--limit", "0"],
+        ["jobs", "list", "--state", "mood"],
+        ["jobs", "show"],
+        ["jobs", "nothing"],
+        ["x"],
+    ],
+)
 def test_a_wrong_command_line_exits_2(arguments: list[str]):
     result = run(*arguments)
     assert result.exit_code == 2

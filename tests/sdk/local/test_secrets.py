@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import jwt
 import pytest
+from standardwebhooks.webhooks import Webhook
 from typer.testing import CliRunner
 
 from ourvidz.cli import app
@@ -35,8 +37,8 @@ def test_each_purpose_has_a_secret_of_its_own_and_each_folder_others(folder: Dat
     other = DataFolder(tmp_path / "other")
     other.make()
     drawn = [Secrets.make(each) for each in (folder, other)]
-    values = {value for keys in drawn for value in (keys.jwt, keys.url_signing, keys.service)}
-    assert len(values) == 6
+    values = {value for keys in drawn for value in (keys.jwt, keys.url_signing, keys.service, keys.webhook)}
+    assert len(values) == 8
     assert min(len(value) for value in values) >= 32
 
 
@@ -71,6 +73,38 @@ def test_the_data_folder_can_come_from_the_environment(folder: DataFolder, monke
     Secrets.make(folder)
     monkeypatch.setenv("OURVIDZ_DATA_DIR", str(folder.path))
     assert token("demo").exit_code == 0
+
+
+def test_an_operators_token_has_the_role(folder: DataFolder):
+    keys = Secrets.make(folder)
+    printed = token("ops", "--operator", "--data-dir", str(folder.path)).stdout.strip()
+    assert jwt.decode(printed, keys.jwt, algorithms=["HS256"], audience="authenticated")["role"] == "service_role"
+
+
+def test_webhooks_are_checked_with_the_secret_that_is_printed(folder: DataFolder):
+    Secrets.make(folder)
+    printed = CliRunner().invoke(app, ["webhooks", "secret", "--data-dir", str(folder.path)])
+    assert (printed.exit_code, printed.stdout) == (0, f"{Secrets.read(folder).webhook}\n")
+    signed = Webhook(Secrets.read(folder).webhook).sign("d", datetime.now(UTC), "{}")
+    headers = {
+        "webhook-id": "d",
+        "webhook-timestamp": str(int(datetime.now(UTC).timestamp())),
+        "webhook-signature": signed,
+    }
+    assert Webhook(printed.stdout.strip()).verify("{}", headers) == {}
+
+
+def test_a_folder_from_before_there_were_webhooks_gets_their_secret_and_keeps_the_others(folder: DataFolder):
+    old = {"jwt": "j" * 40, "url_signing": "u" * 40, "service": "s" * 40}
+    folder.secrets.write_text(json.dumps(old))
+    before = CliRunner().invoke(app, ["webhooks", "secret", "--data-dir", str(folder.path)])
+    assert (before.exit_code, before.stdout) == (1, "")
+    assert before.stderr.endswith("run `ourvidz up` first\n")
+    keys = Secrets.make(folder)
+    assert (keys.jwt, keys.url_signing, keys.service) == tuple(old.values())
+    assert keys.webhook.startswith("whsec_")
+    assert Secrets.make(folder) == Secrets.read(folder) == keys
+    assert stat.S_IMODE(folder.secrets.stat().st_mode) == 0o600
 
 
 def test_without_a_stack_a_token_says_to_start_one(tmp_path: Path):

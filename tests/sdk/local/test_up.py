@@ -67,6 +67,7 @@ class Up:
         self, folder: DataFolder, servers: Path, ports: tuple[int, int], *arguments: str, **environment: str
     ) -> None:
         self.url = f"http://127.0.0.1:{ports[0]}"
+        self.data_dir = folder.path
         options = ["--data-dir", str(folder.path), "--rest-port", str(ports[0]), "--grpc-port", str(ports[1])]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ourvidz.cli", "up", *options, *arguments],
@@ -181,6 +182,24 @@ def test_the_gateway_and_its_storage_accept_what_they_are_told(
     assert f"http://127.0.0.1:{settings.rest_port}" == stack.url == storage.public_url
     assert (storage.kind, storage.path) == ("local", folder.objects)
     assert str(postmaster(folder).cwd()) in settings.database_url.get_secret_value()
+    assert settings.credits_grant == 1000
+    assert settings.webhook_secret
+    assert settings.webhook_secret.get_secret_value() == keys.webhook
+    assert settings.webhook_url is None
+
+
+def test_the_callers_own_settings_reach_the_gateway(up: Callable[..., Up]):
+    own = {
+        "OURVIDZ_CREDITS_GRANT": "7",
+        "OURVIDZ_CORS_ORIGINS": "https://app.example.com",
+        "OURVIDZ_WEBHOOK_URL": "https://app.example.com/hooks",
+        "OURVIDZ_WEBHOOK_SECRET": f"whsec_{'a' * 40}",
+    }
+    stack = up(**own)
+    stack.wait_until_it_says("Ctrl-C stops everything")
+    told = stack.gateway()["environment"]
+    assert {name: told[name] for name in own} == own
+    assert any(line.rstrip().endswith(f"webhooks secret --data-dir {stack.data_dir}") for line in stack.lines)
 
 
 def test_the_renderer_accepts_what_it_is_told_and_can_sign_nothing(

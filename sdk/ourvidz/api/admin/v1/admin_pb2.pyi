@@ -69,7 +69,7 @@ class GrantCreditsRequest(_message.Message):
     note: _builtins.str
     """Why, kept in the ledger: at most 500 characters."""
     request_id: _builtins.str
-    """Makes the call idempotent for 24 hours. At most 200 characters."""
+    """Makes the call idempotent, for good. At most 200 characters."""
     def __init__(
         self,
         *,

@@ -93,7 +93,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCredits(self, request, context):
-        """Returns a user's credits. A user that was never seen has none.
+        """Returns a user's credits. A user that was never seen has what new users are given with their first job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

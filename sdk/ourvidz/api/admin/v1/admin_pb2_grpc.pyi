@@ -51,7 +51,7 @@ class AdminServiceStub:
     ALREADY_EXISTS: another grant stands under this `request_id`.
     """
     GetCredits: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetCreditsRequest, _admin_pb2.GetCreditsResponse]
-    """Returns a user's credits. A user that was never seen has none."""
+    """Returns a user's credits. A user that was never seen has what new users are given with their first job."""
     ListDeliveries: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListDeliveriesRequest, _admin_pb2.ListDeliveriesResponse]
     """Lists webhook deliveries, newest first. INVALID_ARGUMENT: a bad page size, page token or filter."""
     RetryDelivery: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RetryDeliveryRequest, _admin_pb2.RetryDeliveryResponse]
@@ -89,7 +89,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ALREADY_EXISTS: another grant stands under this `request_id`.
     """
     GetCredits: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetCreditsRequest, _admin_pb2.GetCreditsResponse]  # type: ignore[assignment]
-    """Returns a user's credits. A user that was never seen has none."""
+    """Returns a user's credits. A user that was never seen has what new users are given with their first job."""
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListDeliveriesRequest, _admin_pb2.ListDeliveriesResponse]  # type: ignore[assignment]
     """Lists webhook deliveries, newest first. INVALID_ARGUMENT: a bad page size, page token or filter."""
     RetryDelivery: _aio.UnaryUnaryMultiCallable[_admin_pb2.RetryDeliveryRequest, _admin_pb2.RetryDeliveryResponse]  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetCreditsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetCreditsResponse, _abc.Awaitable[_admin_pb2.GetCreditsResponse]]:
-        """Returns a user's credits. A user that was never seen has none."""
+        """Returns a user's credits. A user that was never seen has what new users are given with their first job."""
 
     @_abc_1.abstractmethod
     def ListDeliveries(

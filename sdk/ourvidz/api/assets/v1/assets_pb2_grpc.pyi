@@ -34,8 +34,8 @@ class AssetServiceStub:
     """Keeps reference images, and lists and deletes what jobs have made.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND, ASSET_NOT_FOUND,
-    FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, RATE_LIMITED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND,
+    ASSET_NOT_FOUND, FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
     answer UNAUTHENTICATED, and UNAVAILABLE when the database or the object storage is out of reach.
     """
 
@@ -46,7 +46,8 @@ class AssetServiceStub:
     UploadReferenceImage: _grpc.StreamUnaryMultiCallable[_assets_pb2.UploadReferenceImageRequest, _assets_pb2.UploadReferenceImageResponse]
     """Takes a reference image, sent as one header and then its bytes in chunks, and stores it once it has been checked.
 
-    Not idempotent: each call that succeeds stores one image; one that fails stores nothing.
+    Not idempotent: each call that succeeds stores one image; one that fails stores nothing, save that after
+    DATABASE_UNAVAILABLE the image may be there, whole, and shows in lists.
     INVALID_ARGUMENT: the first message is no header or a later one no chunk; or the file is no whole PNG, JPEG or
     WebP, or has over 50 megapixels.
     RESOURCE_EXHAUSTED: the file is over 10 MiB, or the user's images would be over 1 GiB together.
@@ -67,8 +68,8 @@ class AssetServiceAsyncStub(AssetServiceStub):
     """Keeps reference images, and lists and deletes what jobs have made.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND, ASSET_NOT_FOUND,
-    FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, RATE_LIMITED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND,
+    ASSET_NOT_FOUND, FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
     answer UNAUTHENTICATED, and UNAVAILABLE when the database or the object storage is out of reach.
     """
 
@@ -76,7 +77,8 @@ class AssetServiceAsyncStub(AssetServiceStub):
     UploadReferenceImage: _aio.StreamUnaryMultiCallable[_assets_pb2.UploadReferenceImageRequest, _assets_pb2.UploadReferenceImageResponse]  # type: ignore[assignment]
     """Takes a reference image, sent as one header and then its bytes in chunks, and stores it once it has been checked.
 
-    Not idempotent: each call that succeeds stores one image; one that fails stores nothing.
+    Not idempotent: each call that succeeds stores one image; one that fails stores nothing, save that after
+    DATABASE_UNAVAILABLE the image may be there, whole, and shows in lists.
     INVALID_ARGUMENT: the first message is no header or a later one no chunk; or the file is no whole PNG, JPEG or
     WebP, or has over 50 megapixels.
     RESOURCE_EXHAUSTED: the file is over 10 MiB, or the user's images would be over 1 GiB together.
@@ -96,8 +98,8 @@ class AssetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps reference images, and lists and deletes what jobs have made.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND, ASSET_NOT_FOUND,
-    FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, RATE_LIMITED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_REFERENCE_IMAGE, UNAUTHENTICATED, REFERENCE_IMAGE_NOT_FOUND,
+    ASSET_NOT_FOUND, FILE_TOO_LARGE, STORAGE_QUOTA_EXCEEDED, STORAGE_UNAVAILABLE, DATABASE_UNAVAILABLE. Every call can
     answer UNAUTHENTICATED, and UNAVAILABLE when the database or the object storage is out of reach.
     """
 
@@ -109,7 +111,8 @@ class AssetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_assets_pb2.UploadReferenceImageResponse, _abc.Awaitable[_assets_pb2.UploadReferenceImageResponse]]:
         """Takes a reference image, sent as one header and then its bytes in chunks, and stores it once it has been checked.
 
-        Not idempotent: each call that succeeds stores one image; one that fails stores nothing.
+        Not idempotent: each call that succeeds stores one image; one that fails stores nothing, save that after
+        DATABASE_UNAVAILABLE the image may be there, whole, and shows in lists.
         INVALID_ARGUMENT: the first message is no header or a later one no chunk; or the file is no whole PNG, JPEG or
         WebP, or has over 50 megapixels.
         RESOURCE_EXHAUSTED: the file is over 10 MiB, or the user's images would be over 1 GiB together.

@@ -190,7 +190,7 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def start_timeout(self) -> _duration_pb2.Duration:
-        """The job fails if no renderer has begun it within this time. Absent: the operator's limit."""
+        """The job fails if no renderer has begun it within this time: 1 s to 24 h. Absent: the operator's limit."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class JobServiceStub:
     """Takes jobs, tells how they are doing, and stops them.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, PROMPT_REFUSED, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
     UNAUTHENTICATED, JOB_NOT_FOUND, NO_RENDERER, QUEUE_FULL, INSUFFICIENT_CREDITS, IDEMPOTENCY_CONFLICT, RATE_LIMITED,
     DATABASE_UNAVAILABLE. Every call can answer UNAUTHENTICATED, and UNAVAILABLE when the database is out of reach.
     """
@@ -71,7 +71,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Takes jobs, tells how they are doing, and stops them.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, PROMPT_REFUSED, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
     UNAUTHENTICATED, JOB_NOT_FOUND, NO_RENDERER, QUEUE_FULL, INSUFFICIENT_CREDITS, IDEMPOTENCY_CONFLICT, RATE_LIMITED,
     DATABASE_UNAVAILABLE. Every call can answer UNAUTHENTICATED, and UNAVAILABLE when the database is out of reach.
     """
@@ -104,7 +104,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes jobs, tells how they are doing, and stops them.
 
     Errors carry google.rpc.ErrorInfo with the domain "ourvidz", and BadRequest naming each bad field. Reasons used
-    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
+    here: INVALID_REQUEST, UNKNOWN_JOB_TYPE, INVALID_PROMPT, PROMPT_REFUSED, INVALID_QUANTITY, INVALID_SEED, INVALID_REFERENCE_IMAGE,
     UNAUTHENTICATED, JOB_NOT_FOUND, NO_RENDERER, QUEUE_FULL, INSUFFICIENT_CREDITS, IDEMPOTENCY_CONFLICT, RATE_LIMITED,
     DATABASE_UNAVAILABLE. Every call can answer UNAUTHENTICATED, and UNAVAILABLE when the database is out of reach.
     """
