@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One more index for pip to find torch in, for example PyTorch's own for a CUDA or ROCm build. Empty: the usual one.
 TORCH_INDEX ?=
+# Processes that run tests side by side. Most tests wait more than they compute.
+WORKERS ?= 2
 OUT ?= out
 SEED ?= 2026
 PROMPT ?= a lighthouse at dawn
@@ -29,8 +31,8 @@ demo: install ## Start the whole system, make three images and a clip in OUT, st
 	$(BIN)/python scripts/demo.py --out $(OUT) --seed $(SEED) --prompt '$(PROMPT)' --clip-prompt '$(CLIP_PROMPT)'
 
 .PHONY: test
-test: install ## Run all tests that this machine can run
-	$(BIN)/python -m pytest
+test: install ## Run all tests that this machine can run, in WORKERS processes
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 .PHONY: lint
 lint: install ## Check style, layers and contracts; changes nothing

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ourvidz.api.render.v1 import render_pb2
-from ourvidz_gateway.admission import JobDraft, admit
+from ourvidz_gateway.admission import admit
 from ourvidz_gateway.catalog import load_catalog
+from ourvidz_gateway.draft import JobDraft
 from ourvidz_gateway.jobs import Kind
 from ourvidz_gateway.plan import RenderPlan, plan_to_request
 from ourvidz_serving.rendering.engine import Pixels

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from support.browser import page
+from support.browser import async_page, page
 
-__all__ = ["page"]
+__all__ = ["async_page", "page"]

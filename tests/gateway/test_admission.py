@@ -1,13 +1,15 @@
 """What admission lets through, and what it makes of it. What it refuses is in the fronts' table of bad requests."""
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ourvidz_gateway.admission import JobDraft, admit
+from ourvidz_gateway.admission import admit
 from ourvidz_gateway.catalog import load_catalog
+from ourvidz_gateway.draft import JobDraft
 from ourvidz_gateway.errors import InvalidReferenceImage, InvalidRequest
 from ourvidz_gateway.jobs import JobStage, Kind, NewJob
 from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, ReferenceType, RenderPlan, StoredReference
@@ -166,6 +168,14 @@ def test_fields_of_the_users_own_are_kept_as_they_came():
     assert admitted(seed=1, **own).metadata == {"prompt": "a lighthouse", "seed": 1, **own}
 
 
+def test_a_request_is_the_same_however_its_whole_numbers_are_written():
+    def asked(number: float) -> bytes:
+        return JobDraft(metadata={"prompt": "a fox", "of_my_own": [{"sizes": [number]}, number]}).fingerprint()
+
+    assert asked(1.0) == asked(1)
+    assert asked(1.5) != asked(1)
+
+
 def test_each_job_has_an_id_of_its_own():
     assert admitted().id != admitted().id
 
@@ -288,8 +298,26 @@ def test_a_reference_from_anywhere_else_is_refused(url, says):
         admit(draft, "alice", CATALOG, reference_hosts=("images.example.com",))
 
 
-def test_an_allowed_webhook_is_told_that_webhooks_come_later():
+def test_a_webhook_on_an_allowed_host_is_kept():
     draft = JobDraft(job_type="sdxl_image_fast", metadata={"prompt": "a"}, webhook_url="https://hooks.example.com/done")
 
-    with pytest.raises(InvalidRequest, match="not available on this server yet"):
-        admit(draft, "alice", CATALOG, webhook_hosts=("hooks.example.com",))
+    job = admit(draft, "alice", CATALOG, webhook_hosts=("hooks.example.com",))
+
+    assert job.webhook_url == "https://hooks.example.com/done"
+
+
+@pytest.mark.parametrize("seconds", [1, 90, 86_400, 2.5])
+def test_a_time_to_start_is_kept(seconds):
+    draft = JobDraft(job_type="sdxl_image_fast", metadata={"prompt": "a"}, start_timeout_s=seconds)
+
+    assert admit(draft, "alice", CATALOG).start_timeout_s == seconds
+
+
+@pytest.mark.parametrize("value", [0, 0.5, -1, 86_401, True, "60", math.nan, math.inf, [60]])
+def test_a_bad_time_to_start_is_refused(value):
+    draft = JobDraft(job_type="sdxl_image_fast", metadata={"prompt": "a"}, start_timeout_s=value)
+
+    with pytest.raises(InvalidRequest, match="1 to 86,400 seconds") as caught:
+        admit(draft, "alice", CATALOG)
+
+    assert [violation.field for violation in caught.value.violations] == ["startTimeoutSeconds"]

@@ -1,6 +1,7 @@
 """How attempts end on a real database: the job waits again, goes on to its next stage, or is over."""
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from ourvidz_gateway.jobs import JobEvent, JobStage, JobState, Kind
 from ourvidz_gateway.queue import Claim
 from ourvidz_gateway.records import Records
-from support.jobs import Bench
+from support.jobs import Bench, new_job
 
 STAGES = (JobStage.ENHANCING, JobStage.RENDERING)
 
@@ -263,3 +264,35 @@ async def test_only_the_attempts_since_the_last_that_did_something_count_as_hand
         await bench.database.execute("UPDATE attempts SET started_at = started_at - interval '1 minute'")
 
     assert round(await bench.attempts.handed_back_for_s(job_id)) == 60
+
+
+async def test_the_time_to_start_is_carried_on_until_a_renderer_has_begun(bench: Bench):
+    session_id = await bench.add_session()
+    await bench.add_slots(address="enhancer:1", kind=Kind.ENHANCER)
+    await bench.add_slots()
+    job = replace(new_job(), kind=Kind.ENHANCER, start_timeout_s=60)
+    await bench.accept(job, stages=STAGES)
+    start_by = await bench.value("SELECT created_at + interval '60 seconds' FROM jobs")
+    carried_on = "SELECT start_by FROM queue"
+    assert await bench.value(carried_on) == start_by
+
+    claimed = await bench.queue.claim(Kind.ENHANCER, ["enhancer:1"], session_id)
+    assert claimed
+    await bench.attempts.begun(claimed[0], session_id)
+    await bench.attempts.retry(claimed[0], session_id, reason="X", counts=True, delay_s=0, cost=1)
+    assert await bench.value(carried_on) == start_by, "an enhancer is no renderer"
+    claimed = await bench.queue.claim(Kind.ENHANCER, ["enhancer:1"], session_id)
+    assert claimed
+    await advance(bench, claimed[0], session_id)
+    assert await bench.value(carried_on) == start_by
+    claim = await bench.claim(session_id)
+    assert claim
+    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
+    assert await bench.value(carried_on) == start_by, "a renderer that was busy did not begin"
+    claim = await bench.claim(session_id)
+    assert claim
+    await bench.attempts.begun(claim, session_id)
+    await bench.attempts.retry(claim, session_id, reason="ENGINE_DIED", counts=True, delay_s=0, cost=1)
+
+    assert await bench.value("SELECT start_by IS NULL FROM queue")
+    assert await bench.value("SELECT start_by IS NULL FROM jobs")

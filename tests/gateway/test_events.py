@@ -10,7 +10,7 @@ import pytest
 
 from ourvidz_gateway.database import Database, open_database
 from ourvidz_gateway.errors import DatabaseUnavailable
-from ourvidz_gateway.events import EventWriter, Progress, prune_steps, read_events
+from ourvidz_gateway.events import EventWriter, Progress, read_events
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.jobs import JobEvent, JobStage, JobState, StepDetail
 from ourvidz_gateway.queue import Claim
@@ -72,22 +72,6 @@ async def test_what_can_not_be_stored_is_kept_and_stored_later(dsn: str, databas
     await writer.flush()
 
     assert [event.step.step for event in shown if event.step] == [1, 2]
-
-
-async def test_steps_are_pruned_some_time_after_the_end_and_milestones_stay(database: Database, bench: Bench):
-    claim, session_id = await running_job(bench)
-    writer = EventWriter(database, lambda: session_id, lambda _: None)
-    writer.tell(step_of(claim, 1))
-    await writer.flush()
-    await prune_steps(database, age_s=0)
-    assert await bench.value("SELECT count(*) FROM job_events WHERE NOT milestone") == 1
-    await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
-
-    await prune_steps(database, age_s=60)
-    assert await bench.value("SELECT count(*) FROM job_events WHERE NOT milestone") == 1
-    await prune_steps(database, age_s=0)
-
-    assert [event.sequence for event in await read_events(database, {claim.job_id: 0})] == [1, 2, 4]
 
 
 async def test_a_watcher_elsewhere_reads_the_log_and_ends_with_the_job(database: Database, bench: Bench):
@@ -163,6 +147,20 @@ async def test_draining_ends_every_watch(database: Database, bench: Bench):
     tail.cancel()
 
 
+async def test_draining_ends_also_the_watch_of_one_who_was_busy_with_an_event(database: Database, bench: Bench):
+    claim, _ = await running_job(bench)
+    feeds = Feeds(database)
+    tail = asyncio.create_task(feeds.run())
+    watch = feeds.watch(claim.job_id, after=0)
+    assert [(await anext(watch)).sequence for _ in range(2)] == [1, 2]
+
+    feeds.close()
+
+    async with asyncio.timeout(30):
+        assert [event async for event in watch] == []
+    tail.cancel()
+
+
 async def _collect(feeds: Feeds, job_id: UUID) -> list[JobEvent]:
     return [event async for event in feeds.watch(job_id, after=0)]
 
@@ -178,21 +176,6 @@ async def test_progress_that_can_not_be_stored_holds_up_nothing(database: Databa
         await writer.flush()
 
     assert [event.step.step for event in shown if event.step] == [2]
-
-
-async def test_all_steps_of_ended_jobs_are_pruned_however_many(database: Database, bench: Bench):
-    session_id = await bench.add_session()
-    claim = await bench.running_job(session_id)
-    await database.execute(
-        """INSERT INTO job_events (job_id, sequence, milestone, state, progress, attempt)
-           SELECT $1, 2 + n, false, 'processing', 0, 1 FROM generate_series(1, 10001) n""",
-        claim.job_id,
-    )
-    await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
-
-    await prune_steps(database, age_s=0)
-
-    assert await bench.value("SELECT count(*) FROM job_events WHERE NOT milestone") == 0
 
 
 class SlowAnswers(Database):
@@ -260,4 +243,66 @@ async def test_a_job_ends_for_its_watchers_though_its_last_steps_were_lost_with_
             async with asyncio.timeout(10):
                 seen = [event async for event in watch]
     assert seen[-1].state == JobState.COMPLETED
+    tail.cancel()
+
+
+async def test_a_watcher_elsewhere_learns_of_an_end_under_a_number_that_it_has_seen(database: Database, bench: Bench):
+    claim, session_id = await running_job(bench)
+    feeds = Feeds(database)
+    tail = asyncio.create_task(feeds.run())
+    writer = EventWriter(database, lambda: session_id, lambda _: None)
+    first, resumed = feeds.watch(claim.job_id, after=0), feeds.watch(claim.job_id, after=3)
+    for step in range(1, 5):
+        writer.tell(step_of(claim, step))
+    await writer.flush()
+    async with asyncio.timeout(30):
+        assert [(await anext(first)).sequence for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        assert [(await anext(resumed)).sequence for _ in range(3)] == [4, 5, 6]
+
+        # The database's host crashes, and so does the gateway that ran the job: nobody knows of the steps any more.
+        await database.execute("DELETE FROM job_events WHERE NOT milestone")
+        await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+        ends = [event async for event in first] + [event async for event in resumed]
+
+    assert [(event.sequence, event.state, event.progress) for event in ends] == [(3, JobState.COMPLETED, 100)] * 2
+    tail.cancel()
+
+
+async def test_no_number_is_given_twice_though_steps_were_lost_with_the_databases_host(
+    database: Database, bench: Bench
+):
+    claim, session_id = await running_job(bench)
+    shown: list[JobEvent] = []
+    writer = EventWriter(database, lambda: session_id, shown.extend)
+    with writer.following(claim.job_id):
+        for step in (1, 2, 3):
+            writer.tell(step_of(claim, step))
+        await writer.flush()
+        await database.execute("DELETE FROM job_events WHERE NOT milestone")
+        writer.tell(step_of(claim, 4))
+        await writer.flush()
+        await database.execute("DELETE FROM job_events WHERE NOT milestone")
+        await writer.settle(claim.job_id)
+    end = await bench.attempts.complete(claim, session_id, outputs=[], result={}, warnings=[])
+
+    assert [event.sequence for event in shown] == [3, 4, 5, 6]
+    assert end
+    assert end.sequence == 7
+    assert await read_events(database, {claim.job_id: 5}) == [shown[-1], end]
+    assert writer._shown == {}
+
+
+async def test_a_job_that_ended_so_long_ago_that_its_events_are_gone_still_tells_how(database: Database, bench: Bench):
+    claim, session_id = await running_job(bench)
+    await bench.attempts.fail(claim, session_id, reason="BUG", message="It broke.")
+    await database.execute("DELETE FROM job_events")
+    feeds = Feeds(database)
+    tail = asyncio.create_task(feeds.run())
+
+    async with asyncio.timeout(30):
+        [end] = [event async for event in feeds.watch(claim.job_id, after=0)]
+        seen_all = [event async for event in feeds.watch(claim.job_id, after=end.sequence)]
+
+    assert (end.sequence, end.state, end.stage, end.error_message) == (1, JobState.FAILED, None, "It broke.")
+    assert (end.attempt, seen_all) == (1, [])
     tail.cancel()

@@ -208,7 +208,7 @@ async def test_a_job_that_kills_its_engine_three_times_is_quarantined_and_the_ne
 
     assert event.state == JobState.FAILED
     assert "3 times" in (event.error_message or "")
-    assert await bench.value("SELECT quarantined FROM jobs WHERE id = $1", poison.id)
+    assert await bench.value("SELECT quarantined_at IS NOT NULL FROM jobs WHERE id = $1", poison.id)
     assert (await ended(gateway, next_one.id)).state == JobState.COMPLETED
 
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ourvidz_gateway import guarded_http
-from ourvidz_gateway.guarded_http import FetchError, GuardedClient, is_public
+from ourvidz_gateway.guarded_http import Answer, FetchError, GuardedClient, is_public
+from support.receiver import DROP, HANG, receiver
 from support.web_host import WebHost, certificate, page, redirect, web_host
 
 LIMIT = 1000
@@ -290,6 +291,85 @@ async def test_proxy_variables_are_not_heeded(host, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
     assert await client(host.host).fetch(host.url(), max_bytes=LIMIT) == b"meow"
+
+
+class TestPost:
+    """A body is sent by the same rules."""
+
+    async def post(self, client: GuardedClient, url: str) -> Answer:
+        return await client.post(url, b"meow", headers={"Content-Type": "text/plain"}, max_bytes=LIMIT)
+
+    async def refused(self, client: GuardedClient, url: str) -> str:
+        with pytest.raises(FetchError) as caught:
+            await self.post(client, url)
+        return str(caught.value)
+
+    async def test_a_body_is_sent_and_any_status_is_an_answer(self):
+        async with receiver(page(b"no", status="503 Busy", Retry_After="7")) as host:
+            answer = await self.post(client(host.host), host.url)
+
+        [received] = host.received
+        assert answer == Answer(503, "7")
+        assert received.body == "meow"
+        assert (received.headers["content-type"], received.headers["host"]) == ("text/plain", host.host)
+
+    async def test_a_redirect_is_not_followed(self):
+        async with receiver() as elsewhere, receiver(redirect(elsewhere.url)) as host:
+            answer = await self.post(client(host.host, elsewhere.host), host.url)
+
+        assert answer.status == 302
+        assert elsewhere.received == []
+
+    async def test_what_was_checked_is_what_is_called(self):
+        resolve = resolver(["127.0.0.1"], ["127.0.0.2"])
+        async with receiver() as host:
+            name = f"cats.example.com:{host.port}"
+            answer = await self.post(client(name, resolve=resolve), f"http://{name}/")
+
+        assert answer.status == 204
+        assert host.received[0].headers["host"] == name
+
+    async def test_a_private_address_a_foreign_host_and_plain_http_are_refused(self):
+        async with receiver() as host:
+            private = client(host.host, allow_private=False)
+            assert await self.refused(private, f"https://{host.host}/") == "its host is not at a public address"
+            assert (await self.refused(private, host.url)).startswith("it must start with https://")
+            assert "not allowed" in await self.refused(client("cats.example.com"), host.url)
+
+        assert host.received == []
+
+    async def test_a_body_that_was_sent_is_not_sent_to_the_next_address(self):
+        """Only where no connection comes about is another address tried: a body must not be sent twice unasked."""
+        resolve = resolver(["127.0.0.1", "127.0.0.1"])
+        async with receiver(DROP) as host:
+            says = await self.refused(client(host.host, resolve=resolve), host.url)
+
+        assert says == "the answer of its server is broken"
+        assert len(host.received) == 1
+
+    async def test_a_server_that_does_not_answer_in_time_is_left(self):
+        async with receiver(HANG) as host:
+            says = await self.refused(client(host.host, time_limit_s=0.3), host.url)
+
+        assert says == "it took longer than 0.3 seconds"
+
+    @pytest.mark.parametrize("announced", [10, LIMIT * 10], ids=["cut short", "too long"])
+    async def test_an_answer_stands_whatever_becomes_of_its_body(self, announced):
+        async with receiver(page(b"x" * (announced // 2), Content_Length=str(announced))) as host:
+            answer = await self.post(client(host.host), host.url)
+
+        assert answer.status == 200
+
+    async def test_an_answer_stands_though_its_body_takes_longer_than_a_call_may(self, host, monkeypatch):
+        async def stall(writer):
+            writer.write(page(Content_Length="100"))
+            await writer.drain()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(guarded_http, "BODY_TIME_S", 0.6)
+        host.pages["/cat.png"] = stall
+
+        assert (await self.post(client(host.host, time_limit_s=0.3), host.url())).status == 200
 
 
 @pytest.mark.parametrize(

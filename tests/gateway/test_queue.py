@@ -177,6 +177,19 @@ async def test_overdue_jobs_are_those_that_waited_longer(bench: Bench):
     assert await bench.queue.overdue(3600) == [(job_id, Kind.SDXL)]
 
 
+async def test_late_jobs_are_those_that_nobody_began_in_time(bench: Bench):
+    late = replace(new_job(), start_timeout_s=30)
+    for job in (new_job(), late, replace(new_job(), start_timeout_s=60)):
+        await bench.accept(job)
+    assert await bench.queue.late() == []
+    assert (await bench.queue.promote())[1] == pytest.approx(30, abs=5)
+
+    for was in ("jobs SET created_at = created_at", "queue SET start_by = start_by"):
+        await bench.database.execute(f"UPDATE {was} - interval '50 seconds'")
+
+    assert await bench.queue.late() == [(late.id, 30.0)]
+
+
 async def test_the_position_of_an_unknown_job_is_not_withdrawn(database: Database, bench: Bench):
     assert await bench.queue.withdraw(uuid4(), state=JobState.CANCELLED, message="x") is None
 
@@ -195,18 +208,6 @@ async def test_an_idempotency_key_stores_one_job_under_simultaneous_requests(ben
     assert await bench.queue.accepted_before("alice", "key") == (stored, b"same", Kind.SDXL)
     assert await bench.queue.accepted_before("bob", "key") is None
     assert await bench.lanes_agree_with_queue()
-
-
-async def test_an_idempotency_key_is_forgotten_after_a_day(bench: Bench):
-    job = replace(new_job(), idempotency_key="key", fingerprint=b"same")
-    await bench.queue.accept(job, renderer=Kind.SDXL, stages=[JobStage.RENDERING], cost=1.0)
-    await bench.queue.forget_keys()
-    assert await bench.queue.accepted_before("alice", "key")
-
-    await bench.database.execute("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
-    await bench.queue.forget_keys()
-
-    assert await bench.queue.accepted_before("alice", "key") is None
 
 
 async def test_a_job_that_enters_a_lane_while_it_is_claimed_from_is_claimed_in_its_turn(dsn: str, bench: Bench):

@@ -1,9 +1,7 @@
-"""Reference pictures on a real database and a real store: uploaded, found again by their URLs, and fetched for jobs."""
+"""Reference pictures on a real database and a real store: found again by their URLs, and fetched for jobs."""
 
-import asyncio
 import hashlib
 import io
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -13,18 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from ourvidz_gateway import references as module
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.errors import (
-    DatabaseUnavailable,
-    FileTooLarge,
-    InvalidReferenceImage,
-    InvalidRequest,
-    StorageUnavailable,
-)
+from ourvidz_gateway.decoding import Decoder
+from ourvidz_gateway.errors import StorageUnavailable
 from ourvidz_gateway.guarded_http import GuardedClient
 from ourvidz_gateway.plan import Reference, ReferenceRole, RenderPlan, StoredReference, user_folder
-from ourvidz_gateway.references import BUCKET, DECODERS, MAX_SIDE_PX, UPLOADS, ReferenceImage, References
+from ourvidz_gateway.references import BUCKET, MAX_SIDE_PX, References, without_lost
+from ourvidz_gateway.uploads import ReferenceImage, Uploads
 from ourvidz_serving.pictures import MAX_FILE_BYTES, read_picture
 from ourvidz_serving.storage import LocalStore, ObjectStore, StoreUnavailable, UrlSigner, open_store
 from support.jobs import new_job
@@ -50,7 +43,16 @@ async def host() -> AsyncIterator[WebHost]:
 
 @pytest.fixture
 def references(database: Database, store: LocalStore, host: WebHost) -> References:
-    return References(database, store, client(host))
+    return References(database, store, client(host), Decoder())
+
+
+@pytest.fixture
+def uploads(database: Database, store: LocalStore) -> Uploads:
+    return uploads_to(database, store)
+
+
+def uploads_to(database: Database, store: ObjectStore) -> Uploads:
+    return Uploads(database, store, Decoder(), quota_bytes=2**20, on_deleted=lambda: None)
 
 
 def client(host: WebHost, **options) -> GuardedClient:
@@ -84,77 +86,10 @@ async def own(references: References, url: str, user: str = "alice", buckets=("c
     return await references.find_own(user, [url], buckets)
 
 
-class TestUpload:
-    @pytest.mark.parametrize(
-        ("kind", "mime_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
-    )
-    async def test_a_picture_is_stored_as_it_came(self, references, store, kind, mime_type):
-        data = file_of(halves(), kind)
-
-        image = await references.upload("alice", data, filename="cat.exe")
-
-        assert (image.mime_type, image.width_px, image.height_px) == (mime_type, 64, 48)
-        assert (image.size_bytes, image.filename) == (len(data), "cat.exe")
-        assert (image.bucket, image.key) == (BUCKET, f"alice/{image.id}")
-        assert await store.get(image.bucket, image.key) == data
-        assert (await store.stat(image.bucket, image.key)).content_type == mime_type
-
-    async def test_its_size_is_that_of_the_upright_picture(self, references):
-        image = await references.upload("alice", turned_jpeg())
-
-        assert (image.width_px, image.height_px, image.filename) == (48, 64, "")
-
-    @pytest.mark.parametrize("file", BAD_FILES.values(), ids=BAD_FILES)
-    async def test_what_is_no_picture_is_refused_and_not_stored(self, references, store, database, file):
-        with pytest.raises(InvalidReferenceImage) as caught:
-            await references.upload("alice", file)
-
-        assert caught.value.violations[0].field == "file"
-        assert await files(store) == []
-        assert await database.fetch("SELECT 1 FROM reference_images") == []
-
-    async def test_a_bomb_is_refused_with_its_size(self, references):
-        with pytest.raises(InvalidReferenceImage, match="10000×10000 pixels; at most 50 megapixels"):
-            await references.upload("alice", BAD_FILES["a decompression bomb"])
-
-    async def test_ten_megabytes_are_taken_and_a_byte_more_is_not(self, references, store):
-        data = file_of(halves())
-        await references.upload("alice", data + b"\0" * (MAX_FILE_BYTES - len(data)))
-
-        with pytest.raises(FileTooLarge, match="10 MB"):
-            await references.upload("alice", data + b"\0" * (MAX_FILE_BYTES - len(data) + 1))
-        assert len(await files(store)) == 1
-
-    async def test_a_name_is_kept_as_far_as_it_can_be_shown(self, references):
-        image = await references.upload("alice", file_of(halves()), filename="cat\0\n\x1b[1m\ud800é" + "x" * 300)
-
-        assert image.filename == "cat[1mé" + "x" * 193
-
-    async def test_a_store_out_of_reach_is_said(self, references, store, database, monkeypatch):
-        async def fail(*_, **__):
-            raise StoreUnavailable("down")
-
-        monkeypatch.setattr(store, "put", fail)
-
-        with pytest.raises(StorageUnavailable):
-            await references.upload("alice", file_of(halves()))
-        assert await database.fetch("SELECT 1 FROM reference_images") == []
-
-    async def test_without_its_row_nothing_stays_in_the_store(self, references, store, database, monkeypatch):
-        async def fail(*_):
-            raise DatabaseUnavailable("away")
-
-        monkeypatch.setattr(database, "fetchrow", fail)
-
-        with pytest.raises(DatabaseUnavailable):
-            await references.upload("alice", file_of(halves()))
-        assert await files(store) == []
-
-
 class TestFindOwn:
     @pytest.fixture
-    async def image(self, references) -> ReferenceImage:
-        return await references.upload("alice", file_of(halves(), "JPEG"))
+    async def image(self, uploads) -> ReferenceImage:
+        return await uploads.upload("alice", file_of(halves(), "JPEG"))
 
     @pytest.fixture
     async def url(self, store, image) -> str:
@@ -167,8 +102,8 @@ class TestFindOwn:
         assert found.stored == StoredReference(BUCKET, image.key, hashlib.sha256(file_of(halves(), "JPEG")).hexdigest())
 
     @pytest.mark.parametrize("user", ["auth0|123", "eve@example.com", "5d1e9a52-1a3c-4a0e-8f43-2f7d0f3f1b11"])
-    async def test_whatever_the_users_id_is(self, references, store, user):
-        image = await references.upload(user, file_of(halves()))
+    async def test_whatever_the_users_id_is(self, references, uploads, store, user):
+        image = await uploads.upload(user, file_of(halves()))
         url = await store.presign_get(image.bucket, image.key, expires=DAY)
 
         assert (await own(references, url, user))[url].id == str(image.id)
@@ -188,8 +123,8 @@ class TestFindOwn:
     async def test_another_users_upload_is_not_there(self, references, url):
         assert await own(references, url, "bob") == {url: None}
 
-    async def test_a_deleted_upload_is_not_there(self, references, database, image, url):
-        await database.execute("UPDATE reference_images SET deleted_at = now() WHERE id = $1", image.id)
+    async def test_a_deleted_upload_is_not_there(self, references, uploads, image, url):
+        await uploads.delete("alice", image.id)
 
         assert await own(references, url) == {url: None}
 
@@ -238,7 +173,7 @@ class TestFindOwn:
         key = f"alice/{job_id}/1/0.png"
         await database.execute(
             "INSERT INTO assets (id, job_id, user_id, index, bucket, key, mime_type, size_bytes, sha256, width_px,"
-            " height_px, seed) VALUES ($1, $2, 'alice', 0, 'clips', $3, 'image/png', 9, $4, 64, 48, 7)",
+            " height_px, seed, job_type) VALUES ($1, $2, 'alice', 0, 'clips', $3, 'image/png', 9, $4, 64, 48, 7, 'x')",
             asset_id,
             job_id,
             key,
@@ -385,7 +320,9 @@ class TestSettle:
         assert "it is larger than 10 MB" in warnings[0]
 
     async def test_a_private_address_becomes_a_warning(self, database, store, host):
-        guarded = References(database, store, GuardedClient(["localhost"], setting="OURVIDZ_REFERENCE_HOSTS"))
+        guarded = References(
+            database, store, GuardedClient(["localhost"], setting="OURVIDZ_REFERENCE_HOSTS"), Decoder()
+        )
 
         stored, warnings = await settled(
             guarded, plan_with(Reference(ReferenceRole.IMAGE, "https://localhost/cat.png"))
@@ -425,14 +362,33 @@ class TestSettle:
             await references.settle(to_fetch(host), user_id="alice", job_id=JOB)
 
 
+class TestWithoutLost:
+    PLAN = plan_with(
+        Reference(ReferenceRole.START_FRAME, "a", own_id="1", stored=StoredReference("b", "start", "ab")),
+        Reference(ReferenceRole.END_FRAME, "c", own_id="2", stored=StoredReference("b", "end", "cd")),
+    )
+
+    @pytest.mark.parametrize("part", ["key", "sha256"])
+    def test_a_picture_that_is_no_longer_there_is_left_out_with_a_warning(self, part):
+        plan, warnings = without_lost(self.PLAN, [f"clip.end_frame.stored.{part}"])
+
+        assert [reference.stored and reference.stored.key for reference in plan.references] == ["start", None]
+        assert plan.stages == self.PLAN.stages
+        assert warnings == ["The end frame was deleted before it was used; rendered without it."]
+
+    @pytest.mark.parametrize("fields", [[], ["images.sampling.seed"], ["clip.end_frame.stored.bucket"]])
+    def test_another_refusal_is_none_of_its_business(self, fields):
+        assert without_lost(self.PLAN, fields) is None
+
+
 async def test_on_s3(s3_server, database, host):
     """Uploads are found by the URLs that an S3 server's public endpoint signs, and fetched pictures are stored once."""
     store = open_store(s3_server.settings(public_endpoint="https://files.example.com"))
-    references = References(database, store, client(host))
+    references = References(database, store, client(host), Decoder())
     host.pages["/cat.png"] = page(file_of(halves()))
     job_id = uuid4()
     try:
-        image = await references.upload("alice", file_of(halves(), "WEBP"))
+        image = await uploads_to(database, store).upload("alice", file_of(halves(), "WEBP"))
         url = await store.presign_get(image.bucket, image.key, expires=DAY)
         first = await references.settle(to_fetch(host), user_id="alice", job_id=job_id)
         second = await references.settle(to_fetch(host), user_id="alice", job_id=job_id)
@@ -445,56 +401,3 @@ async def test_on_s3(s3_server, database, host):
         assert len(host.asked) == 1
     finally:
         await store.close()
-
-
-async def test_the_row_says_what_the_file_is(references, database):
-    image = await references.upload("alice", file_of(halves()), filename="cat.png")
-
-    row = await database.fetchrow("SELECT * FROM reference_images")
-
-    assert (row["id"], row["user_id"], row["filename"]) == (image.id, "alice", "cat.png")
-    assert row["sha256"] == hashlib.sha256(file_of(halves())).digest()
-    assert (row["created_at"], row["deleted_at"]) == (image.created_at, None)
-
-
-async def test_uploads_that_are_given_up_make_no_room_while_they_are_still_decoded(references, monkeypatch):
-    begun, may_end = threading.Semaphore(0), threading.Event()
-    decoding: list[int] = []
-
-    def read_slowly(data: bytes) -> Image.Image:
-        decoding.append(1)
-        begun.release()
-        may_end.wait(30)
-        decoding.pop()
-        return read_picture(data)
-
-    monkeypatch.setattr(module, "read_picture", read_slowly)
-    data = file_of(halves())
-    given_up = [asyncio.create_task(references.upload("alice", data)) for _ in range(DECODERS)]
-    for _ in given_up:
-        assert await asyncio.to_thread(begun.acquire, timeout=30)
-    for upload in given_up:
-        upload.cancel()
-    await asyncio.gather(*given_up, return_exceptions=True)
-
-    others = [asyncio.create_task(references.upload("bob", data)) for _ in range(3)]
-    for _ in range(10):  # they get to where they wait, and whatever a thread could do for them is done before this is
-        await asyncio.to_thread(str)
-
-    assert len(decoding) == DECODERS
-    may_end.set()
-    assert {uploaded.width_px for uploaded in await asyncio.gather(*others)} == {64}
-
-
-async def test_senders_who_fall_silent_lose_their_place(references, monkeypatch):
-    async def fall_silent() -> None:
-        async with references.uploading("alice"):
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(module, "UPLOAD_LIMIT_S", 0.0)
-    silent = await asyncio.gather(*(fall_silent() for _ in range(UPLOADS)), return_exceptions=True)
-
-    assert {type(error) for error in silent} == {InvalidRequest}
-    monkeypatch.undo()
-    async with references.uploading("alice"):
-        assert await references.upload("alice", file_of(halves()))

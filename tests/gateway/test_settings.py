@@ -1,5 +1,7 @@
 """What the gateway's settings let through."""
 
+from datetime import timedelta
+
 import pytest
 from pydantic import ValidationError
 
@@ -8,6 +10,7 @@ from ourvidz_gateway.settings import GatewaySettings
 from support import fronts
 
 DSN = "postgresql://somewhere"
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def test_lists_are_read_between_commas(monkeypatch):
@@ -72,3 +75,40 @@ def test_no_secret_is_printed():
 
     assert "password" not in repr(settings)
     assert fronts.SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_tooshort", "whsec_!!!!", "c2hvcnQ="])
+def test_a_webhook_secret_that_is_none_is_refused(secret):
+    with pytest.raises(ValidationError, match="whsec_ and 24 to 64 bytes in base64"):
+        fronts.settings(webhook_secret=secret)
+
+
+@pytest.mark.parametrize("wanted", [{"webhook_url": "http://10.0.0.7/hooks"}, {"webhook_hosts": "hooks.example.com"}])
+def test_webhooks_are_never_sent_unsigned(wanted):
+    with pytest.raises(ValidationError, match="OURVIDZ_WEBHOOK_SECRET"):
+        fronts.settings(**wanted)
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://app.example.com/", "*", "ftp://app.example.com"])
+def test_an_origin_that_is_none_is_refused(origin):
+    with pytest.raises(ValidationError, match="each origin must be"):
+        fronts.settings(cors_origins=origin)
+
+
+def test_adult_content_is_off_unless_an_operator_says_so():
+    assert fronts.settings().allow_adult_content is False
+
+
+def test_what_is_kept_is_kept_as_long_as_promised():
+    settings = fronts.settings()
+
+    assert settings.keep_jobs == timedelta(days=90)
+    assert settings.keep_milestones == settings.keep_deliveries == timedelta(days=30)
+    assert settings.keep_idempotency_keys == timedelta(hours=24)
+    assert settings.keep_policy_audit == timedelta(days=365)
+
+
+@pytest.mark.parametrize("url", ["https://", "https://me:secret@hooks.example.com/", "https://hooks.example.com/a b"])
+def test_a_webhook_url_that_can_not_be_called_is_refused(url):
+    with pytest.raises(ValidationError, match="must be a URL with a host"):
+        fronts.settings(webhook_url=url, webhook_secret=WEBHOOK_SECRET)

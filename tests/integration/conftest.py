@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.receiver import SECRET, Receiver, receiving
 from integration.stack import Stack, running_stack
 from support.browser import page
 
@@ -20,7 +21,15 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Iterator[Stack]:
+def receiver() -> Iterator[Receiver]:
+    """What the stack's operator lets it call when jobs have ended."""
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, model_cache: Path, receiver: Receiver) -> Iterator[Stack]:
     """A running stack. Tests leave no job of theirs behind in its queue, and end none of its processes."""
-    with running_stack(tmp_path_factory.mktemp("stack"), model_cache) as stack:
+    webhooks = {"OURVIDZ_WEBHOOK_URL": receiver.url, "OURVIDZ_WEBHOOK_SECRET": SECRET}
+    with running_stack(tmp_path_factory.mktemp("stack"), model_cache, **webhooks) as stack:
         yield stack

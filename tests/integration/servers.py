@@ -83,7 +83,9 @@ def gateway(folder: Path, **settings: str) -> Iterator[Gateway]:
     """Run a gateway; yield it once it answers."""
     rest_port, grpc_port = free_ports(2)
     ports = {"OURVIDZ_REST_PORT": str(rest_port), "OURVIDZ_GRPC_PORT": str(grpc_port)}
-    with running("ourvidz_gateway", folder, OURVIDZ_JWT_SECRET=SECRET, **ports, **settings) as process:
+    with running(
+        "ourvidz_gateway", folder, OURVIDZ_JWT_SECRET=SECRET, OURVIDZ_CREDITS_GRANT="1000", **ports, **settings
+    ) as process:
         found = Gateway(process, rest_port, grpc_port)
 
         def ready() -> bool:

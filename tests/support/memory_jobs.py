@@ -122,6 +122,7 @@ class MemoryJobs:
                 if record.job.state.terminal:
                     return
                 record.changed.clear()
+                self._check()
                 await record.changed.wait()
                 self._check()
         finally:
@@ -145,6 +146,7 @@ class MemoryJobs:
             progress=100 * step // (of + 1),
             queue_position=None,
             started_at=BEGINNING,
+            attempt=1,
         )
         self._tell(job_id, step=StepDetail(step, of, image_index=0, image_count=1))
 
@@ -200,6 +202,7 @@ class MemoryJobs:
                 error_message=job.error_message,
             )
         )
+        record.job = replace(job, last_sequence=len(record.events))
         record.changed.set()
 
 

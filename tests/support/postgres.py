@@ -46,8 +46,9 @@ class Postgres:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Run a server of one's own until the end of the block, with all its data gone afterwards."""
     # Root's PostgreSQL runs as another user, which must be able to reach the folder.
     root = os.geteuid() == 0
     if root:
@@ -75,6 +76,12 @@ def postgres() -> Iterator[Postgres]:
         keeper.wait(timeout=60)
         shutil.rmtree(data)
         shutil.rmtree(databases, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as postgres:
+        yield postgres
 
 
 @pytest.fixture

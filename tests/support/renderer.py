@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ourvidz_serving.rendering.renders import Renders
 from ourvidz_serving.rendering.servicer import RenderServicer
 from ourvidz_serving.server import Server
 from ourvidz_serving.settings import ServerSettings
-from ourvidz_serving.storage import LocalStore, ObjectInfo, StoreUnavailable
+from ourvidz_serving.storage import LocalStore, ObjectInfo, StoreUnavailable, UrlSigner
 
 FACTORY = "support.fake_engine:create_engine"
 BUCKET = "pictures"
@@ -65,8 +65,8 @@ class Gate:
 class SwitchedStore(LocalStore):
     """A local folder that can be out of reach."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, signer: UrlSigner | None = None) -> None:
+        super().__init__(root, signer)
         self.down = False
         self.failed = asyncio.Event()
         """Set with each call that failed."""
@@ -90,6 +90,14 @@ class SwitchedStore(LocalStore):
             self.loses_answers_for = ""
             raise StoreUnavailable("the answer was lost")
         return info
+
+    async def delete(self, bucket: str, key: str) -> None:
+        self._reach()
+        await super().delete(bucket, key)
+
+    async def list(self, bucket: str, prefix: str = "") -> list[str]:
+        self._reach()
+        return await super().list(bucket, prefix)
 
     def _reach(self) -> None:
         if self.down:
@@ -167,6 +175,7 @@ async def serving(
     config: dict[str, Any] | None = None,
     policy: RenderPolicy | None = None,
     clip_encoder: ClipEncoderFactory | None = None,
+    buckets: Sequence[str] = (BUCKET,),
 ) -> AsyncIterator[Renderer]:
     """Run a renderer whose objects and gate are in `folder`; a second one there finds what the first one stored."""
     async with Gate.at(folder / "gate") as gate:
@@ -179,7 +188,7 @@ async def serving(
             engine,
             store,
             kind=kind,
-            buckets=[BUCKET],
+            buckets=buckets,
             reference_buckets=[REFERENCES],
             registry=server.registry,
             policy=policy or RenderPolicy(first_retry_s=0.01),

@@ -47,8 +47,15 @@ async def serve(settings: GatewaySettings, storage_settings: StorageSettings, ca
     store = open_store(storage_settings)
     try:
         async with open_gateway(settings, store) as gateway:
-            authenticator = Authenticator.from_settings(settings)
-            front = Front(gateway, catalog, authenticator, store, settings, gateway.references)
+            front = Front(
+                jobs=gateway,
+                catalog=catalog,
+                authenticator=Authenticator.from_settings(settings),
+                store=store,
+                settings=settings,
+                parts=gateway.parts,
+                quarantine=gateway.quarantine,
+            )
             add_services(server, front)
             await _serve_both(server, front, gateway)
     except DatabaseUnavailable as error:

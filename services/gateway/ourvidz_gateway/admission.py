@@ -8,15 +8,14 @@ Fields are named as REST names them (`metadata.seed`). None, an empty string and
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeGuard
 from uuid import uuid4
 
 from ourvidz_gateway.catalog import Catalog, JobType
+from ourvidz_gateway.draft import METADATA_FIELDS, REFERENCE_URLS, JobDraft, absent, read_id
 from ourvidz_gateway.errors import (
     InvalidPrompt,
     InvalidQuantity,
@@ -28,73 +27,19 @@ from ourvidz_gateway.errors import (
 from ourvidz_gateway.extras import check_extras
 from ourvidz_gateway.jobs import NewJob
 from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, ReferenceType, RenderPlan
-from ourvidz_gateway.text import is_plain, is_prose, quoted
+from ourvidz_gateway.text import is_prose, quoted
 from ourvidz_gateway.urls import url_fault
 from ourvidz_serving.pictures import MAX_FILE_BYTES
-
-METADATA_FIELDS = frozenset(
-    {
-        "prompt",
-        "negative_prompt",
-        "num_images",
-        "seed",
-        "reference_image_url",
-        "start_reference_image_url",
-        "end_reference_image_url",
-        "reference_strength",
-        "similarity_strength",
-        "reference_type",
-        "credits",
-        "bucket",
-    }
-)
-"""The keys of `metadata` that mean something; all others are the caller's own, kept and returned."""
 
 CONFIG_FIELDS = frozenset({"num_images", "seed"})
 """The keys of `config`; each wins over the same key of `metadata`."""
 
-REFERENCE_URLS = {
-    "reference_image_url": ReferenceRole.IMAGE,
-    "start_reference_image_url": ReferenceRole.START_FRAME,
-    "end_reference_image_url": ReferenceRole.END_FRAME,
-}
-"""The keys of `metadata` that name reference pictures."""
-
 DEFAULT_STRENGTH = 0.5
 
 MAX_PROMPT_CHARACTERS = 10_000
-MAX_ID_CHARACTERS = 200
 MAX_SEED = 2**32 - 1
 MAX_CREDITS = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class JobDraft:
-    """A request for a job as it came in: JSON values, nothing checked."""
-
-    job_type: Any = None
-    metadata: Any = None
-    config: Any = None
-    project_id: Any = None
-    video_id: Any = None
-    image_id: Any = None
-    webhook_url: Any = None
-    idempotency_key: Any = None
-
-    def fingerprint(self) -> bytes:
-        """Return the SHA-256 of all that was asked for."""
-        values = {**asdict(self), "idempotency_key": None}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode(errors="replace")).digest()
-
-    def checked_key(self) -> str | None:
-        """Return the idempotency key, or None where there is none. Raises `InvalidRequest`."""
-        return _id(self.idempotency_key, "Idempotency-Key")
-
-    @property
-    def reference_urls(self) -> list[str]:
-        """The URLs that are given for reference pictures, as far as they are strings."""
-        metadata = self.metadata if isinstance(self.metadata, Mapping) else {}
-        return [url for key in REFERENCE_URLS if isinstance(url := metadata.get(key), str) and url]
+MAX_START_TIMEOUT_S = 86_400
 
 
 def admit(
@@ -130,10 +75,11 @@ def admit(
     price = _credits(metadata, job_type)
     _check_bucket(metadata, job_type)
     check_extras({key: value for key, value in metadata.items() if key not in METADATA_FIELDS})
-    _check_webhook(draft.webhook_url, webhook_hosts)
-    project_id = _id(draft.project_id, "projectId")
-    video_id = _id(draft.video_id, "videoId")
-    image_id = _id(draft.image_id, "imageId")
+    webhook_url = _webhook(draft.webhook_url, webhook_hosts, allow_http=allow_http)
+    start_timeout_s = _start_timeout(draft.start_timeout_s)
+    project_id = read_id(draft.project_id, "projectId")
+    video_id = read_id(draft.video_id, "videoId")
+    image_id = read_id(draft.image_id, "imageId")
     idempotency_key = draft.checked_key()
 
     plan = replace(
@@ -153,6 +99,8 @@ def admit(
         project_id=project_id,
         video_id=video_id,
         image_id=image_id,
+        webhook_url=webhook_url,
+        start_timeout_s=start_timeout_s,
         idempotency_key=idempotency_key,
         fingerprint=draft.fingerprint(),
     )
@@ -191,7 +139,7 @@ def _as_kept(metadata: Mapping[str, Any], prompt: str, negative_prompt: str) -> 
 
 
 def _job_type(value: Any, catalog: Catalog) -> JobType:
-    if _absent(value):
+    if absent(value):
         raise UnknownJobType(None, valid=list(catalog.job_types))
     if not isinstance(value, str):
         raise UnknownJobType(str(value), valid=list(catalog.job_types))
@@ -211,7 +159,7 @@ def _negative_prompt(metadata: Mapping[str, Any]) -> str:
 
 def _prose(metadata: Mapping[str, Any], key: str, subject: str) -> str:
     value, field = metadata.get(key), f"metadata.{key}"
-    if _absent(value):
+    if absent(value):
         return ""
     if not isinstance(value, str):
         raise InvalidPrompt(f"{subject} must be a string.", field=field)
@@ -255,7 +203,7 @@ def _references(
     references = []
     for key, role in REFERENCE_URLS.items():
         url, field = metadata.get(key), f"metadata.{key}"
-        if _absent(url):
+        if absent(url):
             continue
         if role is ReferenceRole.IMAGE and not job_type.supports_reference:
             raise InvalidReferenceImage(f"{job_type.name} takes no reference image.", field=field)
@@ -285,7 +233,7 @@ def _own_reference(role: ReferenceRole, url: str, own: OwnFile | None, field: st
 
 def _reference_type(metadata: Mapping[str, Any], job_type: JobType) -> ReferenceType:
     value, field = metadata.get("reference_type"), "metadata.reference_type"
-    if _absent(value):
+    if absent(value):
         return ReferenceType.STYLE
     if not job_type.supports_reference:
         raise InvalidReferenceImage(f"{job_type.name} takes no reference image.", field=field)
@@ -298,7 +246,7 @@ def _strength(metadata: Mapping[str, Any]) -> float:
     given = []
     for key in ("reference_strength", "similarity_strength"):
         value = metadata.get(key)
-        if _absent(value):
+        if absent(value):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise InvalidReferenceImage(
@@ -315,7 +263,7 @@ def _strength(metadata: Mapping[str, Any]) -> float:
 
 def _credits(metadata: Mapping[str, Any], job_type: JobType) -> int:
     value = metadata.get("credits")
-    if _absent(value):
+    if absent(value):
         return job_type.price
     if not _is_integer(value) or not job_type.price <= value <= MAX_CREDITS:
         raise InvalidRequest(
@@ -327,19 +275,29 @@ def _credits(metadata: Mapping[str, Any], job_type: JobType) -> int:
 def _check_bucket(metadata: Mapping[str, Any], job_type: JobType) -> None:
     bucket = metadata.get("bucket")
     own = (job_type.bucket, job_type.bucket.replace("-", "_"))
-    if not _absent(bucket) and bucket not in own:
+    if not absent(bucket) and bucket not in own:
         raise InvalidRequest(
             f"The bucket follows from the job type; for {job_type.name} it is {job_type.bucket}.",
             field="metadata.bucket",
         )
 
 
-def _check_webhook(url: Any, hosts: Collection[str]) -> None:
-    if _absent(url):
-        return
-    if fault := url_fault(url, hosts, setting="OURVIDZ_WEBHOOK_HOSTS"):
+def _webhook(url: Any, hosts: Collection[str], *, allow_http: bool) -> str | None:
+    if absent(url):
+        return None
+    if fault := url_fault(url, hosts, setting="OURVIDZ_WEBHOOK_HOSTS", allow_http=allow_http):
         raise InvalidRequest(f"The webhook URL can't be used: {fault}.", field="webhookUrl")
-    raise InvalidRequest("Webhooks are not available on this server yet.", field="webhookUrl")
+    return str(url)
+
+
+def _start_timeout(value: Any) -> float | None:
+    if absent(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_START_TIMEOUT_S:
+        raise InvalidRequest(
+            f"The time to start must be 1 to {MAX_START_TIMEOUT_S:,} seconds.", field="startTimeoutSeconds"
+        )
+    return float(value)
 
 
 def _check_config_keys(config: Mapping[str, Any]) -> None:
@@ -351,19 +309,8 @@ def _check_config_keys(config: Mapping[str, Any]) -> None:
         )
 
 
-def _id(value: Any, field: str) -> str | None:
-    if _absent(value):
-        return None
-    if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS or not is_plain(value):
-        raise InvalidRequest(
-            f"{field} must be a string of at most {MAX_ID_CHARACTERS} characters, without control characters.",
-            field=field,
-        )
-    return value
-
-
 def _object(value: Any, field: str) -> Mapping[str, Any]:
-    if _absent(value):
+    if absent(value):
         return {}
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"{field} must be a JSON object.", field=field)
@@ -373,11 +320,7 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
 def _either(metadata: Mapping[str, Any], config: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
     """Return the values given for a key that has two places, with their paths; the one that wins comes last."""
     places = ((f"metadata.{key}", metadata.get(key)), (f"config.{key}", config.get(key)))
-    return [(field, value) for field, value in places if not _absent(value)]
-
-
-def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value == "")
+    return [(field, value) for field, value in places if not absent(value)]
 
 
 def _is_integer(value: Any) -> TypeGuard[int]:

@@ -14,9 +14,11 @@ from uuid import UUID, uuid4
 
 from ourvidz.api.render.v1 import render_pb2
 from ourvidz_gateway.database import Database
+from ourvidz_gateway.endings import AFTER_ACCOUNT, end_jobs
 from ourvidz_gateway.events import event_of, insert_milestone
 from ourvidz_gateway.jobs import JobEvent, JobState, Kind
-from ourvidz_gateway.queue import Claim, enter_lane
+from ourvidz_gateway.lanes import enter_lane
+from ourvidz_gateway.queue import Claim
 
 CANCELLED_MESSAGE = "The job was cancelled."
 
@@ -25,7 +27,7 @@ _END = """
 mine AS (
   UPDATE attempts SET ended_at = now(), outcome = $4, reason = $5
   WHERE job_id = $1 AND attempt = $2 AND session_id = $3 AND ended_at IS NULL
-  RETURNING job_id, attempt, kind, address, slot
+  RETURNING job_id, attempt, kind, stage, address, slot, accepted_at
 ),
 freed AS (
   UPDATE renderer_slots s SET job_id = NULL, attempt = NULL, released_at = now(),
@@ -35,12 +37,14 @@ freed AS (
 )
 """
 
+# A microsecond between them keeps a job's outputs in their order in a list by time.
 _ASSETS = """
 assets_stored AS (
   INSERT INTO assets (id, job_id, user_id, index, bucket, key, mime_type, size_bytes, sha256, width_px, height_px,
-                      seed, duration_s)
+                      seed, duration_s, job_type, project_id, created_at)
   SELECT a.id, job.id, job.user_id, a.place - 1, a.bucket, a.key, a.mime_type, a.size_bytes, a.sha256, a.width_px,
-         a.height_px, a.seed, a.duration_s
+         a.height_px, a.seed, a.duration_s, job.job_type, job.project_id,
+         now() - (a.place - 1) * interval '1 microsecond'
   FROM job, unnest($11::uuid[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bytea[], $17::integer[],
                    $18::integer[], $19::bigint[], $20::double precision[])
     WITH ORDINALITY AS a (id, bucket, key, mime_type, size_bytes, sha256, width_px, height_px, seed, duration_s, place)
@@ -52,16 +56,25 @@ CASE WHEN $7 = 'completed' THEN 100 ELSE coalesce(
   (SELECT e.progress FROM job_events e WHERE e.job_id = s.id ORDER BY e.sequence DESC LIMIT 1), 0) END
 """
 
-# $7 state, $8 error message, $9 result, $10 warnings, $11… assets
+# A cancelled job costs its share of the price for each output that was stored, rounded up.
+_CHARGED = """
+CASE $7 WHEN 'completed' THEN price
+        WHEN 'cancelled' THEN least(price, (price * cardinality($11::uuid[]) + image_count - 1) / image_count)
+        ELSE 0 END
+"""
+
+# $7 state, $8 error message, $9 result, $10 warnings, $11… assets, $21 quarantine, $22 whether the operator is told
 _FINISH = f"""
 WITH {_END},
 job AS (
   UPDATE jobs SET
     state = $7, error_message = $8, result = $9, warnings = jobs.warnings || $10::text[], completed_at = now(),
-    failures = failures + ($4 = 'failed')::integer, quarantined = $21
+    failures = failures + ($4 = 'failed')::integer, quarantined_at = CASE WHEN $21::boolean THEN now() END
   FROM mine WHERE jobs.id = mine.job_id
-  RETURNING jobs.id, jobs.user_id, jobs.attempt
+  RETURNING jobs.id, jobs.user_id, jobs.attempt, jobs.job_type, jobs.project_id, jobs.webhook_url,
+            greatest((jobs.request->>'image_count')::integer, 1) AS image_count
 ),
+{end_jobs("job", operator="$22::boolean", charged=_CHARGED)},
 {_ASSETS}
 {insert_milestone("job", state="$7", stage="NULL", error="$8::text", progress=_LAST_PROGRESS)}
 """
@@ -70,10 +83,14 @@ job AS (
 _WAITS_OR_IS_CANCELLED = """
     state = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
     error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN $7::text END,
-    completed_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END
+    completed_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
+    start_by = CASE WHEN mine.stage <> 'rendering' OR mine.accepted_at IS NULL THEN start_by END
   FROM mine WHERE jobs.id = mine.job_id
-  RETURNING jobs.id, jobs.user_id, jobs.position, jobs.attempt, jobs.state, jobs.error_message
+  RETURNING jobs.id, jobs.user_id, jobs.position, jobs.attempt, jobs.state, jobs.error_message, jobs.start_by,
+            jobs.webhook_url
 """
+
+_CANCELLED = "(SELECT * FROM job WHERE state = 'cancelled')"
 
 _WAITS_OR_IS_CANCELLED_EVENT = insert_milestone(
     "job", state="s.state", stage="CASE s.state WHEN 'queued' THEN 'queued' END", error="s.error_message"
@@ -87,24 +104,26 @@ _REENTER_LANE = enter_lane(
     refund="CASE WHEN $8::boolean THEN 0 ELSE $11::double precision END",
 )
 
-# $7 message of a cancel, $8 whether it counts as a failure, $9 seconds to wait, $10 address to avoid, $11 cost.
+# $7 message of a cancel, $8 whether it counts as a failure, $9 seconds to wait, $10 address to avoid, $11 cost,
+# $12 whether the operator is told.
 # What did not count was no work: its lane gets back what the claim charged, whether or not it enters the lane yet.
 _RETRY = f"""
 WITH {_END},
 job AS (
   UPDATE jobs SET failures = failures + $8::boolean::integer, {_WAITS_OR_IS_CANCELLED}
 ),
+{end_jobs(_CANCELLED, operator="$12::boolean")},
 waiting AS (
-  INSERT INTO queue (job_id, kind, user_id, position, cost, ready, ready_at, last_address)
+  INSERT INTO queue (job_id, kind, user_id, position, cost, ready, ready_at, last_address, start_by)
   SELECT job.id, mine.kind, job.user_id, job.position, $11::double precision, $9::double precision <= 0,
-         now() + make_interval(secs => $9::double precision), $10::text
+         now() + make_interval(secs => $9::double precision), $10::text, job.start_by
   FROM job, mine WHERE job.state = 'queued'
   RETURNING kind, user_id, position, ready
 ),
 refunded AS (
   UPDATE lanes SET virtual_time = virtual_time - $11::double precision
   FROM job, mine WHERE NOT $8::boolean AND lanes.kind = mine.kind AND lanes.user_id = job.user_id
-    AND NOT EXISTS (SELECT FROM waiting WHERE waiting.ready)
+    AND NOT EXISTS (SELECT FROM waiting WHERE waiting.ready) AND {AFTER_ACCOUNT}
 ),
 lane AS (
   {_REENTER_LANE}
@@ -112,16 +131,18 @@ lane AS (
 {_WAITS_OR_IS_CANCELLED_EVENT}
 """
 
-# $7 message of a cancel, $8 request, $9 warnings, $10 kind of the next stage, $11 cost.
+# $7 message of a cancel, $8 request, $9 warnings, $10 kind of the next stage, $11 cost, $12 whether the operator is told.
 _ADVANCE = f"""
 WITH {_END},
 job AS (
   UPDATE jobs SET request = $8, warnings = jobs.warnings || $9::text[], stage_index = stage_index + 1,
     {_WAITS_OR_IS_CANCELLED}
 ),
+{end_jobs(_CANCELLED, operator="$12::boolean")},
 waiting AS (
-  INSERT INTO queue (job_id, kind, user_id, position, cost)
-  SELECT job.id, $10::text, job.user_id, job.position, $11::double precision FROM job WHERE job.state = 'queued'
+  INSERT INTO queue (job_id, kind, user_id, position, cost, start_by)
+  SELECT job.id, $10::text, job.user_id, job.position, $11::double precision, job.start_by
+  FROM job WHERE job.state = 'queued'
   RETURNING kind, user_id, position
 ),
 lane AS (
@@ -133,6 +154,13 @@ lane AS (
 _BEGUN = """
 UPDATE attempts SET accepted_at = coalesce(accepted_at, now())
 WHERE job_id = $1 AND attempt = $2 AND session_id = $3 AND ended_at IS NULL
+"""
+
+# Done again, it adds no warning twice.
+_REVISE = """
+UPDATE jobs SET request = $4::jsonb, warnings = jobs.warnings || $5::text[] FROM attempts a
+WHERE a.job_id = $1 AND a.attempt = $2 AND a.session_id = $3 AND a.ended_at IS NULL
+  AND jobs.id = a.job_id AND jobs.request <> $4::jsonb
 """
 
 _FAILURES = "SELECT failures FROM jobs WHERE id = $1"
@@ -148,14 +176,20 @@ class Attempts:
     """The running attempts of one gateway. All calls raise `DatabaseUnavailable` when the database is out of reach.
 
     Each call that ends an attempt returns the event that it stored, or None when the fence was broken.
+    `operator_webhook` tells whether the operator wants to be told of jobs' ends.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, operator_webhook: bool = False) -> None:
         self._database = database
+        self._operator_webhook = operator_webhook
 
     async def begun(self, claim: Claim, session_id: UUID) -> None:
         """Record that the renderer has the attempt: from now on it is only ever attached to."""
         await self._database.execute(_BEGUN, claim.job_id, claim.attempt, session_id)
+
+    async def revise(self, claim: Claim, session_id: UUID, *, request: dict[str, Any], warnings: Sequence[str]) -> None:
+        """Change what later attempts at the job read, and add to its warnings; the attempt goes on."""
+        await self._database.execute(_REVISE, claim.job_id, claim.attempt, session_id, request, list(warnings))
 
     async def failures(self, job_id: UUID) -> int:
         """Return how many attempts count against the job."""
@@ -194,6 +228,7 @@ class Attempts:
             list(warnings),
             kind,
             cost,
+            self._operator_webhook,
         )
         return None if row is None else event_of(row)
 
@@ -271,6 +306,7 @@ class Attempts:
             delay_s,
             claim.address if counts else None,
             cost,
+            self._operator_webhook,
         )
         return None if row is None else event_of(row)
 
@@ -314,5 +350,6 @@ class Attempts:
                 for output in outputs
             ],
             quarantine,
+            self._operator_webhook,
         )
         return None if row is None else event_of(row)

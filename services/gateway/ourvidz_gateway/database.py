@@ -77,6 +77,18 @@ class Database:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
                 yield connection
 
+    @asynccontextmanager
+    async def alone(self, work: str) -> AsyncIterator[bool]:
+        """Hold the right to do some work for as long as the block lasts; give False where somebody else holds it.
+
+        It hangs on a connection: when that breaks, somebody else may begin before the block is left. So the work must
+        be such that doing it twice does no harm.
+        """
+        with reaching_database():
+            # The lock goes with the connection's return to the pool, which resets all that a session holds.
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                yield await connection.fetchval("SELECT pg_try_advisory_lock(hashtext('ourvidz'), hashtext($1))", work)
+
 
 @asynccontextmanager
 async def open_database(dsn: str, *, max_connections: int = 16, durable: bool = True) -> AsyncIterator[Database]:

@@ -13,7 +13,6 @@ from uuid import UUID
 import structlog
 
 from ourvidz_gateway.errors import DatabaseUnavailable
-from ourvidz_gateway.events import prune_steps
 from ourvidz_gateway.jobs import JobStage, JobState, Kind
 from ourvidz_gateway.queue import Claim, Queue
 from ourvidz_gateway.runs import Retry, Run, RunContext, StageRunFactory, nobody_was_free
@@ -23,9 +22,6 @@ log = structlog.get_logger()
 
 SWEEP_S = 5.0
 OUTAGE_PAUSE_S = 1.0
-PRUNE_EVERY_S = 60.0
-STEPS_KEPT_S = 60.0
-"""Steps of an ended job stay this long, for watchers that are a little behind."""
 
 
 class Dispatcher:
@@ -56,6 +52,10 @@ class Dispatcher:
     def wake(self, kind: Kind) -> None:
         """Look for work of this kind now."""
         self._wakes[kind].set()
+
+    def tend_soon(self) -> None:
+        """Look soon at what waits for a moment rather than for a server: one has come that may be the next."""
+        self._sweep.set()
 
     def drain(self) -> None:
         """Claim nothing more: the gateway is about to leave. What runs goes on."""
@@ -138,12 +138,11 @@ class Dispatcher:
                 await run.record(outcome)
             finally:
                 self._forget(run)
-        if isinstance(outcome, Retry):
-            self._sweep.set()
-            if outcome.cool_s:
-                asyncio.get_running_loop().call_later(outcome.cool_s, self.wake, claim.kind)
+        if isinstance(outcome, Retry) and outcome.cool_s:
+            asyncio.get_running_loop().call_later(outcome.cool_s, self.wake, claim.kind)
         self.wake(claim.kind)
         if kind := run.next_kind(outcome):
+            self.tend_soon()
             self.wake(kind)
             self._tell_others(kind)
 
@@ -154,27 +153,22 @@ class Dispatcher:
             del self._runs[run.claim.job_id]
 
     async def _tend(self) -> None:
-        """Let delayed retries through when they are due, find what waits, end what waited too long, prune the log."""
-        loop = asyncio.get_running_loop()
+        """Let delayed retries through when they are due, find what waits, end what waited too long."""
         due_in_s: float | None = 0.0
-        pruned_at = loop.time()
         while True:
             await _wait(self._sweep, SWEEP_S if due_in_s is None else min(SWEEP_S, max(due_in_s, 0.05)))
             try:
                 kinds, due_in_s = await self._queue.promote()
                 for kind in {*kinds, *await self._queue.waiting()}:
                     self.wake(kind)
+                for job_id, limit_s in await self._queue.late():
+                    await self._give_up(job_id, f"No renderer began the job within {round(limit_s, 3):g} seconds.")
                 for job_id, kind in await self._queue.overdue(self._context.wait_limit_s):
-                    await self._give_up(job_id, kind)
-                if loop.time() - pruned_at >= PRUNE_EVERY_S:
-                    await prune_steps(self._context.database, age_s=STEPS_KEPT_S)
-                    await self._queue.forget_keys()
-                    pruned_at = loop.time()
+                    await self._give_up(job_id, nobody_was_free(kind, self._context.wait_limit_s))
             except DatabaseUnavailable:
                 due_in_s = OUTAGE_PAUSE_S
 
-    async def _give_up(self, job_id: UUID, kind: Kind) -> None:
-        message = nobody_was_free(kind, self._context.wait_limit_s)
+    async def _give_up(self, job_id: UUID, message: str) -> None:
         event = await self._queue.withdraw(job_id, state=JobState.FAILED, message=message)
         if event:
             log.warning("a job waited too long", job_id=str(job_id))

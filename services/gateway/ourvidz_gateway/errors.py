@@ -5,20 +5,29 @@ ServiceError (ourvidz_serving.errors)
     ├── InvalidRequest
     │   ├── UnknownJobType
     │   ├── InvalidPrompt
+    │   │   └── PromptRefused
     │   ├── InvalidQuantity
     │   ├── InvalidSeed
     │   ├── InvalidReferenceImage
     │   ├── FileTooLarge
+    │   ├── StorageQuotaExceeded
     │   └── BodyTooLarge
     ├── Unauthenticated
+    ├── PermissionDenied
     ├── InsufficientCredits
     ├── JobNotFound
+    ├── AssetNotFound
+    ├── ReferenceImageNotFound
+    ├── DeliveryNotFound
+    ├── DeliveryInProgress
+    ├── JobNotQuarantined
     ├── IdempotencyConflict
     ├── RateLimited
     ├── NoRenderer
     ├── QueueFull
     ├── DatabaseUnavailable
     ├── StorageUnavailable
+    ├── ModerationUnavailable
     └── IdentityProviderUnavailable
 
 The class attributes are the table from an error to its gRPC status and its REST reply. Messages are for users: they
@@ -79,7 +88,10 @@ class InvalidRequest(GatewayError):
 
 
 class UnknownJobType(InvalidRequest):
-    """The catalog has no such job type, or none was named (`name` is None); `valid` lists what there is."""
+    """The catalog has no such job type, or none was named.
+
+    `name` is what was named, or None; `valid` lists what there is.
+    """
 
     reason = "UNKNOWN_JOB_TYPE"
     suggested_action = "Choose one of the job types listed."
@@ -94,6 +106,13 @@ class InvalidPrompt(InvalidRequest):
 
     reason = "INVALID_PROMPT"
     suggested_action = "Change the prompt."
+
+
+class PromptRefused(InvalidPrompt):
+    """The prompt policy does not let the prompt pass. Its message never says which rule it was."""
+
+    reason = "PROMPT_REFUSED"
+    suggested_action = "Ask for something else."
 
 
 class InvalidQuantity(InvalidRequest):
@@ -130,6 +149,16 @@ class FileTooLarge(InvalidRequest):
     suggested_action = "Choose a smaller file."
 
 
+class StorageQuotaExceeded(InvalidRequest):
+    """The user's reference images would take more than they may."""
+
+    reason = "STORAGE_QUOTA_EXCEEDED"
+    grpc_status = StatusCode.RESOURCE_EXHAUSTED
+    http_status = 413
+    flag = "referenceImageError"
+    suggested_action = "Delete reference images that you no longer need."
+
+
 class BodyTooLarge(InvalidRequest):
     """The body of a REST request is over the limit."""
 
@@ -144,6 +173,14 @@ class Unauthenticated(GatewayError):
     grpc_status = StatusCode.UNAUTHENTICATED
     http_status = 401
     suggested_action = "Sign in and send a valid token."
+
+
+class PermissionDenied(GatewayError):
+    """The caller's role does not allow this."""
+
+    reason = "PERMISSION_DENIED"
+    grpc_status = StatusCode.PERMISSION_DENIED
+    http_status = 403
 
 
 class InsufficientCredits(GatewayError):
@@ -169,6 +206,57 @@ class JobNotFound(GatewayError):
         super().__init__("There is no such job." if job_id is None else f"There is no job {job_id}.")
 
 
+class AssetNotFound(GatewayError):
+    """There is no asset with this id, or it is another user's: the two look the same on purpose."""
+
+    reason = "ASSET_NOT_FOUND"
+    grpc_status = StatusCode.NOT_FOUND
+    http_status = 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such asset.")
+
+
+class ReferenceImageNotFound(GatewayError):
+    """There is no reference image with this id, or it is another user's: the two look the same on purpose."""
+
+    reason = "REFERENCE_IMAGE_NOT_FOUND"
+    grpc_status = StatusCode.NOT_FOUND
+    http_status = 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such reference image.")
+
+
+class DeliveryNotFound(GatewayError):
+    """There is no webhook delivery with this id."""
+
+    reason = "DELIVERY_NOT_FOUND"
+    grpc_status = StatusCode.NOT_FOUND
+    http_status = 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such delivery.")
+
+
+class DeliveryInProgress(GatewayError):
+    """The webhook is being sent right now."""
+
+    reason = "DELIVERY_IN_PROGRESS"
+    grpc_status = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+    retryable = True
+    default_retry_after_s = 30.0
+
+
+class JobNotQuarantined(GatewayError):
+    """The job is not in quarantine, so there is nothing to release it from."""
+
+    reason = "JOB_NOT_QUARANTINED"
+    grpc_status = StatusCode.FAILED_PRECONDITION
+    http_status = 409
+
+
 class IdempotencyConflict(GatewayError):
     """Another request was sent under the same idempotency key."""
 
@@ -179,7 +267,7 @@ class IdempotencyConflict(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """The user asks too often."""
+    """The user asks too often, or has too many jobs that have not ended."""
 
     reason = "RATE_LIMITED"
     grpc_status = StatusCode.RESOURCE_EXHAUSTED
@@ -224,6 +312,17 @@ class StorageUnavailable(GatewayError):
     """The object storage is out of reach."""
 
     reason = "STORAGE_UNAVAILABLE"
+    grpc_status = StatusCode.UNAVAILABLE
+    http_status = 503
+    retryable = True
+    default_retry_after_s = 5.0
+    suggested_action = "Try again in a little while."
+
+
+class ModerationUnavailable(GatewayError):
+    """The moderation endpoint can't be asked, and nothing passes without it."""
+
+    reason = "UNAVAILABLE"
     grpc_status = StatusCode.UNAVAILABLE
     http_status = 503
     retryable = True

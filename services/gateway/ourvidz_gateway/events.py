@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -79,14 +80,15 @@ class Progress:
 _APPEND = f"""
 WITH told AS (
   SELECT * FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::smallint[],
-                       $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::bigint[])
-    WITH ORDINALITY AS t (job_id, attempt, stage, progress, step, step_count, image_index, image_count, render_index, place)
+                       $6::integer[], $7::integer[], $8::integer[], $9::integer[], $10::bigint[], $11::bigint[])
+    WITH ORDINALITY AS t (job_id, attempt, stage, progress, step, step_count, image_index, image_count, render_index,
+                          given, place)
 )
 INSERT INTO job_events (job_id, sequence, milestone, state, stage, progress, attempt,
                         step, step_count, image_index, image_count, render_index)
 SELECT t.job_id,
        row_number() OVER (PARTITION BY t.job_id ORDER BY t.place)
-         + coalesce((SELECT max(e.sequence) FROM job_events e WHERE e.job_id = t.job_id), 0),
+         + greatest((SELECT max(e.sequence) FROM job_events e WHERE e.job_id = t.job_id), t.given),
        t.step IS NULL, 'processing', t.stage, t.progress, t.attempt, t.step, t.step_count, t.image_index, t.image_count,
        t.render_index
 FROM told t JOIN attempts a ON a.job_id = t.job_id AND a.attempt = t.attempt
@@ -98,23 +100,29 @@ ORDER BY t.place
 RETURNING {COLUMNS}
 """
 
+_RESTORE = """
+INSERT INTO job_events (job_id, sequence, milestone, state, stage, progress, attempt,
+                        step, step_count, image_index, image_count, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT DO NOTHING
+"""
+
+# A job's end is told from its record where it stands in the log under a number that was passed already, which takes a
+# crash of the database's host and of the gateway that ran the job, or not at all, after the time that events are kept.
 _AFTER = f"""
-SELECT {COLUMNS} FROM job_events e JOIN unnest($1::uuid[], $2::bigint[]) AS w (watched, after)
-  ON e.job_id = w.watched AND e.sequence > w.after
-ORDER BY e.job_id, e.sequence
+WITH watched AS (SELECT * FROM unnest($1::uuid[], $2::bigint[]) AS w (id, after))
+SELECT {COLUMNS} FROM job_events e JOIN watched w ON e.job_id = w.id AND e.sequence > w.after
+UNION ALL
+SELECT j.id, coalesce(last.sequence, 1), true, j.state, NULL,
+       CASE j.state WHEN 'completed' THEN 100 ELSE coalesce(last.progress, 0) END, j.attempt,
+       NULL, NULL, NULL, NULL, j.error_message, j.completed_at
+FROM watched w JOIN jobs j ON j.id = w.id AND j.completed_at IS NOT NULL
+LEFT JOIN LATERAL (
+  SELECT e.sequence, e.progress FROM job_events e WHERE e.job_id = j.id ORDER BY e.sequence DESC LIMIT 1
+) last ON true
+WHERE last.sequence IS NULL OR last.sequence <= w.after
+ORDER BY job_id, sequence
 """
-
-_PRUNE = """
-DELETE FROM job_events e USING (
-  SELECT s.job_id, s.sequence FROM job_events s JOIN jobs j ON j.id = s.job_id
-  WHERE NOT s.milestone AND s.created_at < now() - make_interval(secs => $1)
-    AND j.completed_at < now() - make_interval(secs => $1)
-  ORDER BY s.created_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED
-) old WHERE e.job_id = old.job_id AND e.sequence = old.sequence
-RETURNING true
-"""
-
-PRUNED_AT_ONCE = 10_000
 
 BACKLOG_LIMIT = 20_000
 """While the database is away, the oldest steps are dropped past this many: progress is worth less than memory."""
@@ -125,17 +133,12 @@ async def read_events(database: Database, after: dict[UUID, int]) -> list[JobEve
     return [event_of(row) for row in await database.fetch(_AFTER, list(after), list(after.values()))]
 
 
-async def prune_steps(database: Database, *, age_s: float) -> None:
-    """Delete the steps of jobs that ended more than `age_s` seconds ago."""
-    while len(await database.fetch(_PRUNE, age_s, PRUNED_AT_ONCE)) == PRUNED_AT_ONCE:
-        pass
-
-
 class EventWriter:
     """Writes what running attempts tell, all that has gathered in one statement, then hands it to `publish`.
 
     An event has its number, and is shown to watchers, only once it is stored. `database` commits asynchronously: steps
-    of the last moments may be lost with the database's host, never a milestone that ends a job.
+    of the last moments may be lost with the database's host, never a milestone that ends a job, and no number that was
+    shown is given to another event.
     """
 
     def __init__(
@@ -145,6 +148,8 @@ class EventWriter:
         self._session_id = session_id
         self._publish = publish
         self._told: deque[Progress] = deque(maxlen=BACKLOG_LIMIT)
+        self._shown: dict[UUID, JobEvent] = {}
+        """The last event of each job that runs here, as this writer stored it."""
         self._something = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -187,7 +192,41 @@ class EventWriter:
             except Exception:
                 log.exception("progress can't be stored, it is dropped", events=len(batch))
                 return
-            self._publish([event_of(row) for row in rows])
+            events = [event_of(row) for row in rows]
+            self._shown |= {event.job_id: event for event in events}
+            self._publish(events)
+
+    @contextmanager
+    def following(self, job_id: UUID) -> Iterator[None]:
+        """Keep the last that was stored of a job, for `settle`, to the end of the block."""
+        try:
+            yield
+        finally:
+            self._shown.pop(job_id, None)
+
+    async def settle(self, job_id: UUID) -> None:
+        """Write all that has been told, and see that what comes next of a job gets a number that was never shown.
+
+        To be called before anybody else writes for the job. Raises `DatabaseUnavailable`, as `flush` does.
+        """
+        await self.flush()
+        if event := self._shown.get(job_id):
+            step = event.step
+            await self._database.execute(
+                _RESTORE,
+                event.job_id,
+                event.sequence,
+                step is None,
+                event.state,
+                event.stage,
+                event.progress,
+                event.attempt,
+                step and step.step,
+                step and step.step_count,
+                step and step.image_index,
+                step and step.image_count,
+                event.created_at,
+            )
 
     # Two gateways can write for one job only in the moment of a take-over; the loser finds itself fenced on the retry.
     @tenacity.retry(
@@ -209,4 +248,5 @@ class EventWriter:
             [step and step.image_index for step in steps],
             [step and step.image_count for step in steps],
             [progress.render_index for progress in batch],
+            [shown.sequence if (shown := self._shown.get(progress.job_id)) else 0 for progress in batch],
         )

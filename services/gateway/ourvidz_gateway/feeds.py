@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -71,10 +71,11 @@ class Feed:
 
 
 class Feeds:
-    """The feeds of all jobs that are watched at this gateway."""
+    """The feeds of all jobs that are watched at this gateway. `on_end` is called when jobs have ended here."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, on_end: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_end = on_end
         self._feeds: dict[UUID, Feed] = {}
         self._owned: Counter[UUID] = Counter()
         self._nudge = asyncio.Event()
@@ -87,6 +88,8 @@ class Feeds:
                 feed.add([event], from_log=False)
                 if feed.behind:
                     self._nudge.set()
+        if any(event.state.terminal for event in events):
+            self._on_end()
 
     @contextmanager
     def owning(self, job_id: UUID) -> Iterator[None]:
@@ -109,25 +112,27 @@ class Feeds:
             feed.wake()
 
     async def watch(self, job_id: UUID, *, after: int) -> AsyncGenerator[JobEvent, None]:
-        """Yield the job's events with a number greater than `after`, to the terminal one. The job must exist."""
+        """Yield the job's events with a number greater than `after`, to the terminal one. The job must exist.
+
+        The end itself comes also under a number that was passed already: steps may be lost with the database's host, and
+        whoever has seen them still learns how the job ended.
+        """
         feed = self._feeds.setdefault(job_id, Feed())
         feed.watchers += 1
         self._nudge.set()
         try:
-            cursor = 0
+            cursor, seen = 0, after
             while not self._closed:
                 while cursor < len(feed.events):
                     event = feed.events[cursor]
                     cursor += 1
-                    if event.sequence > after:
+                    if event.sequence > seen or (event.state.terminal and event.sequence < seen):
+                        seen = event.sequence
                         yield event
                 if feed.ended:
-                    # A watcher that has seen more than there is (steps lost with the database's host) still learns
-                    # how the job ended.
-                    if after > feed.last:
-                        yield feed.events[-1]
                     return
-                if cursor == len(feed.events):
+                # A reader may have been away since the loop began.
+                if cursor == len(feed.events) and not self._closed:
                     await feed.changed()
         finally:
             feed.watchers -= 1

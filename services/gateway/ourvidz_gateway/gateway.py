@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
 from uuid import UUID
@@ -13,16 +13,24 @@ from uuid import UUID
 import structlog
 
 from ourvidz.api.enhance.v1 import enhance_pb2
+from ourvidz_gateway.acceptance import Terms
 from ourvidz_gateway.attempts import CANCELLED_MESSAGE, Attempts
 from ourvidz_gateway.backlog import BacklogView
+from ourvidz_gateway.cleaner import Cleaner
 from ourvidz_gateway.database import migrate, open_database
 from ourvidz_gateway.dispatch import Dispatcher
 from ourvidz_gateway.enhances import EnhanceRun
-from ourvidz_gateway.errors import DatabaseUnavailable, IdempotencyConflict, NoRenderer, QueueFull
+from ourvidz_gateway.errors import (
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    InsufficientCredits,
+    NoRenderer,
+    QueueFull,
+    RateLimited,
+)
 from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.fetches import FetchRun
-from ourvidz_gateway.guarded_http import GuardedClient
 from ourvidz_gateway.jobs import (
     Accepted,
     Job,
@@ -34,16 +42,18 @@ from ourvidz_gateway.jobs import (
     NewJob,
     QueueStatus,
 )
+from ourvidz_gateway.parts import Parts, open_parts
 from ourvidz_gateway.plan import RenderPlan
+from ourvidz_gateway.quarantine import Quarantine
 from ourvidz_gateway.queue import Queue
 from ourvidz_gateway.records import Records, shown_metadata
-from ourvidz_gateway.references import References
 from ourvidz_gateway.renderers import Renderers
 from ourvidz_gateway.renders import RenderRun
 from ourvidz_gateway.runs import RunContext, StageRunFactory, cost_of
 from ourvidz_gateway.sessions import Session, SessionCallbacks
 from ourvidz_gateway.settings import GatewaySettings
 from ourvidz_gateway.signals import Signals
+from ourvidz_gateway.webhooks import WebhookSender
 from ourvidz_serving.storage import ObjectStore
 
 log = structlog.get_logger()
@@ -64,10 +74,12 @@ class Gateway:
         renderers: Renderers,
         signals: Signals,
         backlog: BacklogView,
-        references: References,
+        parts: Parts,
+        quarantine: Quarantine,
         queue_limit: int,
     ) -> None:
-        self.references = references
+        self.parts = parts
+        self.quarantine = quarantine
         self._queue = queue
         self._records = records
         self._feeds = feeds
@@ -84,23 +96,46 @@ class Gateway:
         it renders from, this job counted, though it may have to be fetched for or enhanced before it gets there.
         """
         plan = RenderPlan.from_json(job.request)
-        kinds = [plan.kind_of(stage) for stage in plan.stages]
+        try:
+            accepted = await self._enter(job, plan, plan.stages)
+        except (NoRenderer, QueueFull, InsufficientCredits, RateLimited):
+            # What was accepted under a key stays so, whatever would stand in its way today.
+            before = await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint)
+            if before is None:
+                raise
+            return before
+        if accepted is None:
+            accepted = await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint)
+        # The key can only have gone in between if its time was up at this very moment.
+        return accepted or await self.accept(job)
+
+    async def release(self, job: NewJob, stages: Sequence[JobStage]) -> None:
+        """Let in a job that tries a quarantined one again, which an operator wants: its user's limits do not hold.
+
+        Where another one does so already, nothing happens. Raises `InsufficientCredits`, `NoRenderer`, `QueueFull`.
+        """
+        await self._enter(job, RenderPlan.from_json(job.request), stages, limited=False)
+
+    async def _enter(
+        self, job: NewJob, plan: RenderPlan, stages: Sequence[JobStage], *, limited: bool = True
+    ) -> Accepted | None:
+        """Let a job wait for the first of `stages`, and tell whom it concerns; None when it stands already."""
+        kinds = [plan.kind_of(stage) for stage in stages]
         for kind in kinds:
             if kind is not Kind.FETCHER and not self._renderers.configured(kind):
                 raise NoRenderer(f"No {kind.server} is configured, so {job.job_type} can't be made here.")
         depths = [await self._backlog.depth(kind) for kind in kinds]
         if max(depths) >= self._queue_limit:
-            if before := await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint):
-                return before
             raise QueueFull(f"{max(depths)} jobs wait already; no more are taken.", retry_after_s=QUEUE_FULL_RETRY_S)
-        cost = cost_of(plan, plan.stages[0])
-        created_at = await self._queue.accept(job, renderer=plan.kind, stages=plan.stages, cost=cost)
+        created_at = await self._queue.accept(
+            job, renderer=plan.kind, stages=stages, cost=cost_of(plan, stages[0]), limited=limited
+        )
         if created_at is None:
-            before = await self.accepted_before(job.user_id, job.idempotency_key, job.fingerprint)
-            # The key can only have gone in between if it was a day old at this very moment.
-            return before or await self.accept(job)
+            return None
         self._backlog.accepted(job.kind)
         self._dispatcher.wake(job.kind)
+        if job.start_timeout_s is not None:
+            self._dispatcher.tend_soon()
         self._signals.work(job.kind)
         return Accepted(_as_accepted(job, created_at), queue_length=depths[-1] + 1)
 
@@ -179,13 +214,21 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(dsn))
         log_database = await stack.enter_async_context(open_database(dsn, max_connections=1, durable=False))
-        queue = Queue(database)
-        feeds = Feeds(database)
-        client = GuardedClient(
-            settings.reference_hosts, setting="OURVIDZ_REFERENCE_HOSTS", allow_private=settings.allow_private_fetch
+        operator_webhook = settings.webhook_url is not None
+        queue = Queue(database, Terms.from_settings(settings), operator_webhook=operator_webhook)
+        webhooks = WebhookSender(database, store, settings)
+        feeds = Feeds(database, on_end=webhooks.wake)
+        # These six know each other: what one sees, another acts on. The lambdas look the others up when called.
+        signals = Signals(
+            dsn,
+            on_work=lambda kind: dispatcher.wake(kind),  # noqa: PLW0108  # it is made further down
+            on_cancel=lambda job_id: dispatcher.cancel(job_id),  # noqa: PLW0108
+            on_preview=lambda job_id: parts.previews.wanted(job_id),  # noqa: PLW0108
         )
-        references = References(database, store, client)
-        # These four know each other: what one sees, another acts on. The lambdas look the dispatcher up when called.
+        cleaner = Cleaner(database, store, settings)
+        parts = await stack.enter_async_context(
+            open_parts(database, store, settings, ask_others=signals.preview, on_deleted=cleaner.wake)
+        )
         renderers = Renderers(
             settings.renderers,
             database,
@@ -206,11 +249,13 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
         writer = EventWriter(log_database, lambda: session.id, feeds.publish)
         context = RunContext(
             database=database,
-            attempts=Attempts(database),
+            attempts=Attempts(database, operator_webhook=operator_webhook),
             writer=writer,
             feeds=feeds,
             renderers=renderers,
-            references=references,
+            references=parts.references,
+            policy=parts.policy,
+            previews=parts.previews,
             enhance_language=_LANGUAGES[settings.enhance_language],
             wait_limit_s=settings.wait_limit_s,
             session_id=lambda: session.id,
@@ -219,9 +264,8 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
             queue,
             context,
             make_runs=MAKE_RUNS,
-            tell_others=lambda kind: signals.work(kind),  # noqa: PLW0108
+            tell_others=signals.work,
         )
-        signals = Signals(dsn, on_work=dispatcher.wake, on_cancel=dispatcher.cancel)
         gateway = Gateway(
             queue=queue,
             records=Records(database),
@@ -230,16 +274,27 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
             renderers=renderers,
             signals=signals,
             backlog=BacklogView(queue, renderers),
-            references=references,
+            parts=parts,
+            quarantine=Quarantine(database, lambda job, stages: gateway.release(job, stages)),  # noqa: PLW0108
             queue_limit=settings.queue_limit,
         )
         await session.begin()
         failure: Exception | None = None
         # A part that fails takes the process down, to be started anew: half a gateway would accept jobs and lose time.
         async with asyncio.TaskGroup() as group:
-            parts = [
+            running = [
                 group.create_task(part.run(), name=type(part).__name__)
-                for part in (renderers, dispatcher, session, writer, feeds, signals)
+                for part in (
+                    renderers,
+                    dispatcher,
+                    session,
+                    writer,
+                    feeds,
+                    signals,
+                    parts.previews,
+                    webhooks,
+                    cleaner,
+                )
             ]
             try:
                 yield gateway
@@ -247,8 +302,8 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
                 failure = error
             finally:
                 feeds.close()
-                for part in parts:
-                    part.cancel()
+                for task in running:
+                    task.cancel()
         try:
             await session.release()
         except DatabaseUnavailable:
@@ -277,5 +332,5 @@ def _as_accepted(job: NewJob, created_at: datetime) -> Job:
         project_id=job.project_id,
         video_id=job.video_id,
         image_id=job.image_id,
-        retry_of=None,
+        retry_of=job.retry_of,
     )

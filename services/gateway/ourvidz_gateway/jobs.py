@@ -77,6 +77,12 @@ class NewJob:
     project_id: str | None = None
     video_id: str | None = None
     image_id: str | None = None
+    webhook_url: str | None = None
+    """Called when it has ended, besides the operator's own."""
+    start_timeout_s: float | None = None
+    """It fails if no renderer has begun it within this time; None: the operator's limit."""
+    retry_of: UUID | None = None
+    """The quarantined job that it tries again."""
     idempotency_key: str | None = None
     """Under which the same request is the same job, for 24 hours; None: each request is a job."""
     fingerprint: bytes = b""
@@ -129,6 +135,10 @@ class Job:
     image_id: str | None
     retry_of: UUID | None
     assets: list[Asset] = field(default_factory=list)
+    attempt: int = 0
+    """The attempt last begun, from 1; 0 before the first."""
+    last_sequence: int = 1
+    """The number of its last event."""
 
 
 @dataclass(frozen=True, slots=True)

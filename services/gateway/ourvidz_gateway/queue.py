@@ -15,58 +15,12 @@ from uuid import UUID
 
 import asyncpg
 
+from ourvidz_gateway.acceptance import Acceptance, Terms
 from ourvidz_gateway.database import Database
+from ourvidz_gateway.endings import AFTER_ACCOUNT, end_jobs
 from ourvidz_gateway.events import event_of, insert_milestone
 from ourvidz_gateway.jobs import JobEvent, JobStage, Kind, NewJob
-
-
-def enter_lane(source: str, *, kind: str, user: str, position: str, count: str = "1", refund: str = "0") -> str:
-    """Return the SQL that adds `count` waiting rows of `source` to their lanes; `position` is the lowest of them.
-
-    `refund` is what a lane that there is gets back of what it was charged.
-
-    A lane that begins to wait starts where the others stand (the lowest virtual time of those that wait or, when none
-    does, the highest ever reached), so that nobody saves up turns by staying away.
-    """
-    return f"""
-    INSERT INTO lanes AS lane (kind, user_id, waiting, virtual_time, head_position)
-    SELECT {kind}, {user}, {count}, coalesce(
-      (SELECT o.virtual_time FROM lanes o WHERE o.kind = {kind} AND o.waiting > 0 ORDER BY o.virtual_time LIMIT 1),
-      (SELECT o.virtual_time FROM lanes o WHERE o.kind = {kind} ORDER BY o.virtual_time DESC LIMIT 1),
-      0), {position}
-    {source}
-    ON CONFLICT (kind, user_id) DO UPDATE SET
-      waiting = lane.waiting + excluded.waiting,
-      virtual_time = CASE WHEN lane.waiting > 0 THEN lane.virtual_time - {refund}
-                          ELSE greatest(lane.virtual_time - {refund}, excluded.virtual_time) END,
-      head_position = CASE WHEN lane.waiting > 0 THEN least(lane.head_position, excluded.head_position)
-                           ELSE excluded.head_position END
-    """
-
-
-# Of several requests under one idempotency key, one inserts it; the others wait for its commit and store nothing.
-_ACCEPT = f"""
-WITH key AS (
-  INSERT INTO idempotency_keys (user_id, key, request_sha256, job_id)
-  SELECT $2::text, $14::text, $15::bytea, $1::uuid WHERE $14::text IS NOT NULL
-  ON CONFLICT DO NOTHING RETURNING key
-),
-job AS (
-  INSERT INTO jobs (id, user_id, job_type, kind, stages, position, request, metadata, credits,
-                    project_id, video_id, image_id)
-  SELECT $1::uuid, $2::text, $3::text, $4::text, $5::text[], nextval('job_positions'), $6::jsonb, $7::jsonb, $8::integer,
-         $9::text, $10::text, $11::text
-  WHERE $14::text IS NULL OR EXISTS (SELECT FROM key)
-  RETURNING id, user_id, position, attempt, created_at
-),
-lane AS ({enter_lane("FROM job", kind="$12::text", user="job.user_id", position="job.position")}),
-waiting AS (
-  INSERT INTO queue (job_id, kind, user_id, position, cost)
-  SELECT id, $12::text, user_id, position, $13::double precision FROM job
-),
-event AS ({insert_milestone("job", state="'queued'", stage="'queued'")})
-SELECT created_at FROM job
-"""
+from ourvidz_gateway.lanes import enter_lane
 
 # The lane is locked first: two dispatchers that claim at once take different lanes, and a lane's head can't be taken
 # twice. A renderer where this job failed before is the last choice.
@@ -144,7 +98,10 @@ entered AS ({enter_lane("FROM lane due", kind="due.kind", user="due.user_id", po
 SELECT DISTINCT kind FROM due
 """
 
-_NEXT_DUE = "SELECT extract(epoch FROM min(ready_at) - now())::double precision AS due_in_s FROM queue WHERE NOT ready"
+_NEXT_DUE = """
+SELECT extract(epoch FROM least((SELECT min(ready_at) FROM queue WHERE NOT ready), (SELECT min(start_by) FROM queue))
+                          - now())::double precision AS due_in_s
+"""
 
 _WAITING = """
 SELECT kind FROM unnest($1::text[]) AS of (kind)
@@ -153,26 +110,25 @@ WHERE EXISTS (SELECT FROM lanes WHERE lanes.kind = of.kind AND lanes.waiting > 0
 
 _OVERDUE = "SELECT job_id, kind FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
 
+_LATE = """
+SELECT q.job_id, extract(epoch FROM q.start_by - j.created_at)::double precision AS limit_s
+FROM queue q JOIN jobs j ON j.id = q.job_id WHERE q.start_by <= now() ORDER BY q.start_by LIMIT 100
+"""
+
 # A row that leaves the queue without being claimed: its user cancelled, or it has waited too long.
 _WITHDRAW = f"""
 WITH gone AS (DELETE FROM queue WHERE job_id = $1 RETURNING job_id, kind, user_id, ready),
-lane AS (
-  UPDATE lanes SET waiting = waiting - 1 FROM gone
-  WHERE gone.ready AND lanes.kind = gone.kind AND lanes.user_id = gone.user_id
-),
 job AS (
   UPDATE jobs SET state = $2, error_message = $3, completed_at = now() FROM gone WHERE jobs.id = gone.job_id
-  RETURNING jobs.id, jobs.attempt
+  RETURNING jobs.id, jobs.user_id, jobs.attempt, jobs.webhook_url
+),
+{end_jobs("job", operator="$4::boolean")},
+lane AS (
+  UPDATE lanes SET waiting = waiting - 1 FROM gone
+  WHERE gone.ready AND lanes.kind = gone.kind AND lanes.user_id = gone.user_id AND {AFTER_ACCOUNT}
 )
 {insert_milestone("job", state="$2", stage="NULL", error="$3::text")}
 """
-
-_KEY = """
-SELECT k.job_id, k.request_sha256, j.kind FROM idempotency_keys k JOIN jobs j ON j.id = k.job_id
-WHERE k.user_id = $1 AND k.key = $2
-"""
-
-_FORGET_KEYS = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '24 hours'"
 
 _STATUS = """
 SELECT kind, coalesce(depth, 0) AS depth, oldest_s, coalesce(running, 0) AS running
@@ -218,44 +174,30 @@ class Backlog:
 
 
 class Queue:
-    """The waiting stages of all jobs. All calls raise `DatabaseUnavailable` when the database is out of reach."""
+    """The waiting stages of all jobs. All calls raise `DatabaseUnavailable` when the database is out of reach.
 
-    def __init__(self, database: Database) -> None:
+    `operator_webhook` tells whether the operator wants to be told of jobs' ends.
+    """
+
+    def __init__(self, database: Database, terms: Terms, *, operator_webhook: bool = False) -> None:
         self._database = database
+        self._operator_webhook = operator_webhook
+        self._acceptance = Acceptance(database, terms)
 
-    async def accept(self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float) -> datetime | None:
+    async def accept(
+        self, job: NewJob, *, renderer: Kind, stages: Sequence[JobStage], cost: float, limited: bool = True
+    ) -> datetime | None:
         """Store a job and its first stage, and return when they were accepted: from then on they are durable.
 
-        None when its idempotency key is taken: then nothing was stored.
+        None when the job stands already: its idempotency key is taken, or the job that it tries again was released
+        before. Raises `InsufficientCredits`, and `RateLimited` unless it is not `limited`. In all these cases nothing was
+        stored.
         """
-        row = await self._database.fetchrow(
-            _ACCEPT,
-            job.id,
-            job.user_id,
-            job.job_type,
-            renderer,
-            list(stages),
-            job.request,
-            job.metadata,
-            job.credits,
-            job.project_id,
-            job.video_id,
-            job.image_id,
-            job.kind,
-            cost,
-            job.idempotency_key,
-            job.fingerprint,
-        )
-        return None if row is None else row["created_at"]
+        return await self._acceptance.accept(job, renderer=renderer, stages=stages, cost=cost, limited=limited)
 
     async def accepted_before(self, user_id: str, idempotency_key: str) -> tuple[UUID, bytes, Kind] | None:
         """Return the job that was accepted under a key, its request's fingerprint and the kind of its renderer."""
-        row = await self._database.fetchrow(_KEY, user_id, idempotency_key)
-        return None if row is None else (row["job_id"], row["request_sha256"], Kind(row["kind"]))
-
-    async def forget_keys(self) -> None:
-        """Delete idempotency keys that are older than 24 hours."""
-        await self._database.execute(_FORGET_KEYS)
+        return await self._acceptance.accepted_before(user_id, idempotency_key)
 
     async def claim(self, kind: Kind, addresses: Sequence[str], session_id: UUID) -> tuple[Claim, JobEvent] | None:
         """Take the next stage of `kind` and a free slot at one of `addresses` for it; None when either is missing."""
@@ -279,7 +221,10 @@ class Queue:
         return claim, event
 
     async def promote(self) -> tuple[list[Kind], float | None]:
-        """Make delayed retries that are due claimable; return their kinds, and the seconds to the next one due."""
+        """Make delayed retries that are due claimable; return their kinds.
+
+        With them come the seconds to when the next one is due or the next job is `late`.
+        """
         kinds = [Kind(row["kind"]) for row in await self._database.fetch(_PROMOTE)]
         row = await self._database.fetchrow(_NEXT_DUE)
         return kinds, _present(row)["due_in_s"]
@@ -292,9 +237,13 @@ class Queue:
         """Return jobs whose stage has waited for longer than `patience_s` seconds, and for what; at most 100."""
         return [(row["job_id"], Kind(row["kind"])) for row in await self._database.fetch(_OVERDUE, patience_s)]
 
+    async def late(self) -> list[tuple[UUID, float]]:
+        """Return jobs that no renderer has begun in time, and the seconds that they gave it; at most 100."""
+        return [(row["job_id"], row["limit_s"]) for row in await self._database.fetch(_LATE)]
+
     async def withdraw(self, job_id: UUID, *, state: str, message: str) -> JobEvent | None:
         """End a job that waits, as cancelled or failed; None when it does not wait."""
-        row = await self._database.fetchrow(_WITHDRAW, job_id, state, message)
+        row = await self._database.fetchrow(_WITHDRAW, job_id, state, message, self._operator_webhook)
         return None if row is None else event_of(row)
 
     async def backlog(self) -> dict[Kind, Backlog]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.errors import InvalidRequest, JobNotFound
+from ourvidz_gateway.errors import JobNotFound
 from ourvidz_gateway.jobs import Asset, Job, JobFilter, JobStage, JobState
+from ourvidz_gateway.pages import make_token, read_token
 
 # How many jobs are likely to start before one that waits: those before it in its own lane, and from each other lane
 # as many as get their turn by then. Past 10,000 of its own, nobody is served by an exact number.
@@ -31,10 +28,10 @@ WHERE q.job_id = j.id
 """
 
 _SELECT = f"""
-SELECT j.*, e.stage AS live_stage, e.progress,
+SELECT j.*, e.stage AS live_stage, e.progress, e.sequence AS last_sequence,
        CASE WHEN j.state = 'queued' THEN ({_POSITION}) END AS queue_position
 FROM jobs j LEFT JOIN LATERAL (
-  SELECT stage, progress FROM job_events WHERE job_id = j.id ORDER BY sequence DESC LIMIT 1
+  SELECT stage, progress, sequence FROM job_events WHERE job_id = j.id ORDER BY sequence DESC LIMIT 1
 ) e ON true
 """
 
@@ -88,7 +85,7 @@ class Records:
         self, user_id: str, where: JobFilter, *, page_size: int, page_token: str | None
     ) -> tuple[list[Job], str | None]:
         """Return a page of jobs, newest first, and the token of the next. Raises `InvalidRequest` for a bad token."""
-        created_at, job_id = _read_token(page_token) if page_token else (None, None)
+        created_at, job_id = read_token(page_token)
         rows = await self._database.fetch(
             _PAGE,
             user_id,
@@ -102,7 +99,7 @@ class Records:
             page_size + 1,
         )
         jobs = await self._with_assets(rows[:page_size])
-        return jobs, _token(jobs[-1]) if len(rows) > page_size else None
+        return jobs, make_token(jobs[-1].created_at, jobs[-1].id) if len(rows) > page_size else None
 
     async def request_cancel(self, user_id: str, job_id: UUID) -> None:
         """Mark a job that has not ended, so that whoever runs it cancels it."""
@@ -112,7 +109,7 @@ class Records:
         ended = [row["id"] for row in rows if row["state"] in (JobState.COMPLETED, JobState.CANCELLED)]
         assets: dict[UUID, list[Asset]] = {}
         for row in await self._database.fetch(_ASSETS, ended) if ended else []:
-            assets.setdefault(row["job_id"], []).append(_asset_of(row))
+            assets.setdefault(row["job_id"], []).append(asset_of(row))
         return [_job_of(row, assets.get(row["id"], [])) for row in rows]
 
 
@@ -132,7 +129,8 @@ def _job_of(row: asyncpg.Record, assets: list[Asset]) -> Job:
         job_type=row["job_type"],
         state=state,
         stage=None if state.terminal or not row["live_stage"] else JobStage(row["live_stage"]),
-        progress=row["progress"] or 0,
+        # The events of a job that ended long ago are gone.
+        progress=100 if state is JobState.COMPLETED else row["progress"] or 0,
         queue_position=row["queue_position"],
         created_at=row["created_at"],
         started_at=row["started_at"],
@@ -146,10 +144,13 @@ def _job_of(row: asyncpg.Record, assets: list[Asset]) -> Job:
         image_id=row["image_id"],
         retry_of=row["retry_of"],
         assets=assets,
+        attempt=row["attempt"],
+        last_sequence=row["last_sequence"] or 1,
     )
 
 
-def _asset_of(row: asyncpg.Record) -> Asset:
+def asset_of(row: asyncpg.Record) -> Asset:
+    """Read an asset from a row of `assets`."""
     return Asset(
         id=row["id"],
         job_id=row["job_id"],
@@ -164,18 +165,3 @@ def _asset_of(row: asyncpg.Record) -> Asset:
         duration_s=row["duration_s"],
         created_at=row["created_at"],
     )
-
-
-def _token(job: Job) -> str:
-    return base64.urlsafe_b64encode(json.dumps([job.created_at.isoformat(), str(job.id)]).encode()).decode()
-
-
-def _read_token(token: str) -> tuple[datetime, UUID]:
-    try:
-        created_at, job_id = json.loads(base64.urlsafe_b64decode(token.encode()))
-        moment = datetime.fromisoformat(created_at)
-        if moment.tzinfo is None:
-            raise ValueError("a moment without a time zone")
-        return moment.astimezone(UTC), UUID(job_id)
-    except (ValueError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
-        raise InvalidRequest("The page token is not one that a list returned.", field="page_token") from error

@@ -1,66 +1,34 @@
-"""Reference pictures: what users upload, which of their own files a URL names, and what a job's URLs are fetched as."""
+"""A job's reference pictures: which of the user's own files a URL names, and what other URLs are fetched as."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 from urllib.parse import unquote
-from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
+from uuid import UUID
 
 import structlog
 
 from ourvidz_gateway.database import Database
-from ourvidz_gateway.errors import (
-    DatabaseUnavailable,
-    FileTooLarge,
-    InvalidReferenceImage,
-    InvalidRequest,
-    StorageUnavailable,
-)
+from ourvidz_gateway.decoding import Decoder
 from ourvidz_gateway.guarded_http import FetchError, GuardedClient
 from ourvidz_gateway.plan import OwnFile, Reference, ReferenceRole, RenderPlan, StoredReference, user_folder
-from ourvidz_gateway.text import is_plain, is_storable
+from ourvidz_gateway.storage import reaching_storage
+from ourvidz_gateway.text import is_storable
 from ourvidz_gateway.urls import host_of, split_url
-from ourvidz_serving.pictures import MAX_FILE_BYTES, MIME_TYPES, BadPicture, read_picture
-from ourvidz_serving.storage import (
-    AccessDenied,
-    ObjectExists,
-    ObjectNotFound,
-    ObjectStore,
-    StoreMisconfigured,
-    StoreUnavailable,
-)
+from ourvidz_serving.pictures import MAX_FILE_BYTES, BadPicture, read_picture
+from ourvidz_serving.storage import ObjectExists, ObjectNotFound, ObjectStore
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
-
 BUCKET: Final = "reference-images"
-
-FIELD: Final = "file"
-"""The upload's own field, which errors name."""
-
-MAX_FILENAME_CHARACTERS: Final = 200
 
 MAX_SIDE_PX: Final = 1536
 """Fetched pictures are brought to this: more than a job type renders, and its PNG stays below what renderers read."""
-
-DECODERS: Final = 2
-"""Pictures that are decoded at once: one of 50 megapixels takes up to 1 GB while it is turned and flattened."""
-
-UPLOADS: Final = 4
-"""Files of one user that are in memory at once; a user who sends more is read from more slowly."""
-
-UPLOAD_LIMIT_S: Final = 300.0
-"""For all of an upload: a sender who falls silent does not hold their place for ever."""
 
 _WORDS: Final = {
     ReferenceRole.IMAGE: "The reference image",
@@ -68,11 +36,12 @@ _WORDS: Final = {
     ReferenceRole.END_FRAME: "The end frame",
 }
 
-_INSERT = """
-INSERT INTO reference_images (id, user_id, bucket, key, filename, mime_type, size_bytes, sha256, width_px, height_px)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-RETURNING created_at
-"""
+_FIELDS: Final = {
+    "images.reference.source.stored": ReferenceRole.IMAGE,
+    "clip.start_frame.stored": ReferenceRole.START_FRAME,
+    "clip.end_frame.stored": ReferenceRole.END_FRAME,
+}
+"""Where a render request names stored pictures."""
 
 # By the ids that stand in the key, so that the rows are found by an index; it is bucket and key that must be right.
 _OWN = """
@@ -84,91 +53,17 @@ WHERE job_id = ANY($4::uuid[]) AND user_id = $1 AND bucket = $2 AND key = $3 AND
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceImage:
-    """A picture that a user uploaded."""
-
-    id: UUID
-    user_id: str
-    bucket: str
-    key: str
-    filename: str
-    """The name that the file had; empty if none was given."""
-    mime_type: str
-    size_bytes: int
-    width_px: int
-    height_px: int
-    created_at: datetime
-
-
 class References:
     """The reference pictures of all users. Every call that reads takes the user, and knows no other user's file.
 
     Raises `StorageUnavailable` and `DatabaseUnavailable` from any call.
     """
 
-    def __init__(self, database: Database, store: ObjectStore, client: GuardedClient) -> None:
+    def __init__(self, database: Database, store: ObjectStore, client: GuardedClient, decoder: Decoder) -> None:
         self._database = database
         self._store = store
         self._client = client
-        # Threads of their own and not places for waiting tasks: a task that is cancelled leaves its thread decoding.
-        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        self._uploads: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def uploading(self, user_id: str) -> AsyncIterator[None]:
-        """Wait until a user's next file may be read; the block is all of its upload.
-
-        Raises `InvalidRequest` when that takes too long.
-        """
-        places = self._uploads.setdefault(user_id, asyncio.Semaphore(UPLOADS))
-        async with places:
-            try:
-                async with asyncio.timeout(UPLOAD_LIMIT_S):
-                    yield
-            except TimeoutError:
-                raise InvalidRequest(f"The upload took longer than {UPLOAD_LIMIT_S / 60:g} minutes.") from None
-
-    async def upload(self, user_id: str, data: bytes, *, filename: str = "") -> ReferenceImage:
-        """Check a file and store it as it came.
-
-        Raises `FileTooLarge`, and `InvalidReferenceImage` for what is no whole PNG, JPEG or WebP or has too many
-        pixels; then nothing was stored.
-        """
-        check_size(len(data))
-        try:
-            mime_type, width_px, height_px = await self._decoded(_described, data)
-        except BadPicture as error:
-            raise InvalidReferenceImage(
-                f"The file can't be used as a reference image: {error}.", field=FIELD
-            ) from error
-        image_id = uuid4()
-        key = f"{user_folder(user_id)}/{image_id}"
-        filename = "".join(character for character in filename if is_plain(character))[:MAX_FILENAME_CHARACTERS]
-        with reaching_storage():
-            await self._store.put(BUCKET, key, data, content_type=mime_type)
-        try:
-            row = await self._database.fetchrow(
-                _INSERT,
-                image_id,
-                user_id,
-                BUCKET,
-                key,
-                filename,
-                mime_type,
-                len(data),
-                hashlib.sha256(data).digest(),
-                width_px,
-                height_px,
-            )
-        except DatabaseUnavailable:
-            with reaching_storage():
-                await self._store.delete(BUCKET, key)
-            raise
-        assert row is not None  # noqa: S101  # the statement returns what it inserts
-        return ReferenceImage(
-            image_id, user_id, BUCKET, key, filename, mime_type, len(data), width_px, height_px, row["created_at"]
-        )
+        self._decoder = decoder
 
     async def find_own(
         self, user_id: str, urls: Collection[str], buckets: Collection[str]
@@ -212,7 +107,7 @@ class References:
         data = await self._stored(key)
         if data is None:
             fetched = await self._client.fetch(reference.url, max_bytes=MAX_FILE_BYTES)
-            data = await self._decoded(_as_png, fetched)
+            data = await self._decoder.run(_as_png, fetched)
             try:
                 with reaching_storage():
                     await self._store.put(BUCKET, key, data, content_type="image/png", if_absent=True)
@@ -220,9 +115,6 @@ class References:
                 # Another gateway, which was taken for dead, stored it meanwhile: its bytes are the ones.
                 data = await self._stored(key) or data
         return StoredReference(BUCKET, key, hashlib.sha256(data).hexdigest())
-
-    async def _decoded(self, decode: Callable[[bytes], T], data: bytes) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, data)
 
     async def _stored(self, key: str) -> bytes | None:
         try:
@@ -249,27 +141,23 @@ class References:
         return OwnFile(str(row["id"]), row["mime_type"], row["size_bytes"], stored)
 
 
-def check_size(size_bytes: int) -> None:
-    """Raise `FileTooLarge` for a file over the limit."""
-    if size_bytes > MAX_FILE_BYTES:
-        raise FileTooLarge(f"The file is over {MAX_FILE_BYTES / 2**20:g} MB.", field=FIELD)
+def without_lost(plan: RenderPlan, fields: Collection[str]) -> tuple[RenderPlan, list[str]] | None:
+    """Return the plan without the pictures that are no longer stored, and a warning in words for each.
 
-
-@contextmanager
-def reaching_storage() -> Iterator[None]:
-    """Turn every way of not reaching the store into `StorageUnavailable`."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        raise StorageUnavailable("The object storage is out of reach.") from error
-    except (AccessDenied, StoreMisconfigured) as error:
-        log.error("the object storage refuses us", error=str(error))
-        raise StorageUnavailable("The object storage is out of reach.") from error
-
-
-def _described(data: bytes) -> tuple[str, int, int]:
-    picture = read_picture(data)
-    return MIME_TYPES[picture.format or ""], picture.width, picture.height
+    `fields` are those of a render request that its renderer refused. None if no picture's key or hash is among them.
+    """
+    roles = {role for field, role in _FIELDS.items() if not {f"{field}.key", f"{field}.sha256"}.isdisjoint(fields)}
+    if not roles:
+        return None
+    references = tuple(
+        replace(reference, stored=None) if reference.role in roles else reference for reference in plan.references
+    )
+    warnings = [
+        f"{_WORDS[reference.role]} was deleted before it was used; rendered without it."
+        for reference in plan.references
+        if reference.role in roles
+    ]
+    return replace(plan, references=references), warnings
 
 
 def _as_png(data: bytes) -> bytes:

@@ -22,7 +22,9 @@ from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import Progress
 from ourvidz_gateway.jobs import JobStage, StepDetail
 from ourvidz_gateway.plan import RenderPlan, plan_to_request
+from ourvidz_gateway.previews import Preview
 from ourvidz_gateway.queue import Claim
+from ourvidz_gateway.references import without_lost
 from ourvidz_gateway.runs import (
     RENDERER_LOST,
     Cancelled,
@@ -63,19 +65,23 @@ class RenderRun:
     async def run(self, cancel: asyncio.Event) -> Outcome:
         """Render, in the time that the job has left."""
         self._cancel = cancel
-        async with self._context.renderers.channel(self._claim.kind, self._claim.address) as channel:
-            stub = render_pb2_grpc.RenderServiceStub(channel)
-            canceller = asyncio.create_task(self._cancel_when_asked(stub), name=f"cancel {self._claim.render_id}")
-            try:
-                async with asyncio.timeout(self._claim.remaining_s):
-                    return await self._render(stub)
-            except TimeoutError:
-                await self._stop(stub)
-                minutes = self._plan.deadline_s / 60
-                return Failed(DEADLINE, f"Rendering took longer than {minutes:g} minutes and was stopped.")
-            finally:
-                canceller.cancel()
-                await asyncio.gather(canceller, return_exceptions=True)
+        claim = self._claim
+        with self._context.previews.rendering(claim.job_id):
+            async with self._context.renderers.channel(claim.kind, claim.address) as channel:
+                return await self._run(render_pb2_grpc.RenderServiceStub(channel))
+
+    async def _run(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> Outcome:
+        canceller = asyncio.create_task(self._cancel_when_asked(stub), name=f"cancel {self._claim.render_id}")
+        try:
+            async with asyncio.timeout(self._claim.remaining_s):
+                return await self._render(stub)
+        except TimeoutError:
+            await self._stop(stub)
+            minutes = self._plan.deadline_s / 60
+            return Failed(DEADLINE, f"Rendering took longer than {minutes:g} minutes and was stopped.")
+        finally:
+            canceller.cancel()
+            await asyncio.gather(canceller, return_exceptions=True)
 
     async def _render(self, stub: render_pb2_grpc.RenderServiceAsyncStub) -> Outcome:
         while True:
@@ -120,6 +126,11 @@ class RenderRun:
                 self._steps_done = step.image_index * step.step_count + step.step
                 detail = StepDetail(step.step, step.step_count, step.image_index, step.image_count)
                 self._progress(JobStage.RENDERING, detail)
+            case "preview":
+                shown = response.preview
+                self._context.previews.show(
+                    Preview(self._claim.job_id, self._claim.attempt, shown.image_index, shown.step, shown.jpeg)
+                )
             case "uploading" if self._steps_done == self._steps_total and not self._uploading:
                 self._uploading = True
                 self._progress(JobStage.UPLOADING)
@@ -141,11 +152,15 @@ class RenderRun:
             return Cancelled(_stored_outputs(error))
         if retry := retry_elsewhere(parsed, self._claim):
             return retry
+        if lost := without_lost(self._plan, [field.field for field in parsed.fields]):
+            # Its user deleted it. The next attempt has another name at the renderer, so that it may ask for something else.
+            plan, warnings = lost
+            return Retry("REFERENCE_GONE", counts=False, plan=plan, warnings=warnings)
         match parsed.reason:
             case "RENDER_NOT_FOUND":
                 # It was begun, and its renderer does not know it any more: the renderer has been replaced.
                 return Cancelled() if self._cancel.is_set() else Retry(RENDERER_LOST, counts=True)
-            case "INVALID_REQUEST" | "RENDER_EXISTS" | "OUTPUT_TOO_LARGE":
+            case "INVALID_REQUEST" | "PROMPT_REFUSED" | "RENDER_EXISTS" | "OUTPUT_TOO_LARGE":
                 return Failed(parsed.reason, f"The renderer refused the job: {parsed.message}")
             case "UNAVAILABLE":
                 return self._lost(parsed.message)

@@ -25,6 +25,8 @@ from ourvidz_gateway.events import EventWriter
 from ourvidz_gateway.feeds import Feeds
 from ourvidz_gateway.jobs import JobEvent, JobStage, Kind
 from ourvidz_gateway.plan import RenderPlan
+from ourvidz_gateway.previews import Previews
+from ourvidz_gateway.prompt_policy import PromptPolicy
 from ourvidz_gateway.queue import Claim
 from ourvidz_gateway.renderers import Renderers
 
@@ -81,6 +83,10 @@ class Retry:
     counts: bool
     cool_s: float = 0.0
     delay_s: float = 0.0
+    plan: RenderPlan | None = None
+    """What the next attempt reads; None: the same."""
+    warnings: Sequence[str] = ()
+    """What the user should know of the change, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ class RunContext:
     feeds: Feeds
     renderers: Renderers
     references: References
+    policy: PromptPolicy
+    previews: Previews
     enhance_language: enhance_pb2.Language.ValueType
     """The language that prompts are enhanced in."""
     wait_limit_s: float
@@ -199,7 +207,7 @@ class Run:
 
     async def run(self) -> Outcome:
         """Do the stage's work and record how it ended; return that."""
-        with self._context.feeds.owning(self.claim.job_id):
+        with self._context.feeds.owning(self.claim.job_id), self._context.writer.following(self.claim.job_id):
             try:
                 self._plan = RenderPlan.from_json(self.claim.request)
             except (KeyError, TypeError, ValueError):
@@ -217,7 +225,7 @@ class Run:
     )
     async def record(self, outcome: Outcome) -> None:
         """Store how the attempt ended, through outages of the database."""
-        await self._context.writer.flush()
+        await self._context.writer.settle(self.claim.job_id)
         event = await self._store(outcome)
         if event is None:
             log.warning("somebody else has this job now, its result here is dropped", outcome=type(outcome).__name__)
@@ -265,6 +273,8 @@ class Run:
 
     async def _store_retry(self, outcome: Retry) -> JobEvent | None:
         attempts, claim, session_id = self._context.attempts, self.claim, self.session_id
+        if outcome.plan is not None:
+            await attempts.revise(claim, session_id, request=outcome.plan.to_json(), warnings=outcome.warnings)
         failures = await attempts.failures(claim.job_id)
         if outcome.counts and failures + 1 >= MAX_ATTEMPTS:
             return await attempts.fail(

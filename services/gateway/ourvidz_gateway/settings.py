@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ourvidz_gateway.jobs import Kind
-from ourvidz_gateway.urls import HOST
+from ourvidz_gateway.urls import HOST, split_url
 from ourvidz_serving.settings import Names, Port, ServerSettings
 
 MIN_SECRET_BYTES = 32
@@ -99,6 +100,102 @@ class GatewaySettings(ServerSettings):
     webhook_hosts: Names = Field(
         (), description="Hosts that jobs may name for their webhook, between commas.", examples=["hooks.example.com"]
     )
+    webhook_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Where every job's end is told; may be a private address. None: only jobs' own webhooks are called.",
+        examples=["https://app.example.com/hooks/ourvidz"],
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret that webhooks are signed with, after the Standard Webhooks scheme; needed to send any.",
+        examples=["whsec_$(openssl rand -base64 24)"],
+    )
+    reference_quota_bytes: int = Field(
+        2**30, ge=0, description="Bytes that one user's uploaded reference images may take in all.", examples=[2**30]
+    )
+
+    credits_grant: int = Field(
+        0, ge=0, le=10**9, description="Credits that each new user is given with their first job.", examples=[1000]
+    )
+    user_open_jobs: int | None = Field(
+        None,
+        ge=1,
+        description="Jobs that one user may have waiting or running at once; none: any number.",
+        examples=[50],
+    )
+    user_jobs_per_minute: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Jobs that one user may ask for in a minute, in the long run; none: any number.",
+        examples=[60],
+    )
+    user_job_burst: int = Field(
+        20, ge=1, description="Jobs that one user may ask for at once before the rate per minute holds.", examples=[20]
+    )
+
+    allow_adult_content: bool = Field(
+        False,
+        description="Whether prompts may ask for adult content. What involves minors is always refused.",
+        examples=[True],
+    )
+    moderation_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="A moderation endpoint of OpenAI's shape that prompts are put to; none: only our own rules hold.",
+        examples=["https://api.openai.com/v1/moderations"],
+    )
+    moderation_key: SecretStr | None = Field(
+        None, description="The moderation endpoint's API key.", examples=["$(cat /run/secrets/moderation-key)"]
+    )
+    moderation_model: str | None = Field(
+        None, description="The model that the moderation endpoint is to use.", examples=["omni-moderation-latest"]
+    )
+
+    cors_origins: Names = Field(
+        (),
+        description="Origins of web pages whose scripts may call the REST API, between commas.",
+        examples=["https://app.example.com,http://localhost:5173"],
+    )
+    ticket_expiry: timedelta = Field(
+        timedelta(minutes=10),
+        gt=timedelta(0),
+        le=timedelta(days=1),
+        description="How long a ticket for a job's event stream opens it, in seconds or ISO 8601.",
+        examples=["PT10M"],
+    )
+
+    keep_jobs: timedelta = Field(
+        timedelta(days=90),
+        ge=timedelta(days=1),
+        description="How long the records of ended jobs are kept; their outputs stay until deleted.",
+        examples=["P90D"],
+    )
+    keep_milestones: timedelta = Field(
+        timedelta(days=30),
+        ge=timedelta(hours=1),
+        description="How long ended jobs' events are kept.",
+        examples=["P30D"],
+    )
+    keep_deliveries: timedelta = Field(
+        timedelta(days=30),
+        ge=timedelta(days=1),
+        description="How long webhook deliveries are kept after their end.",
+        examples=["P30D"],
+    )
+    keep_idempotency_keys: timedelta = Field(
+        timedelta(hours=24),
+        ge=timedelta(minutes=1),
+        description="For how long the same idempotency key answers with the same job.",
+        examples=["PT24H"],
+    )
+    keep_policy_audit: timedelta = Field(
+        timedelta(days=365),
+        ge=timedelta(days=1),
+        description="How long it is kept who was refused by which rule of the prompt policy.",
+        examples=["P365D"],
+    )
 
     @field_validator("renderers_sdxl", "renderers_wan", "renderers_enhancer")
     @classmethod
@@ -119,6 +216,35 @@ class GatewaySettings(ServerSettings):
                 raise ValueError("each host must be a name or an address, with a port where needed, and no more")
         return hosts
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_a_webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is None:
+            return None
+        try:
+            size = len(base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True))
+        except ValueError:
+            size = 0
+        if not 24 <= size <= 64:
+            raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+        return secret
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _can_be_called(cls, url: str | None) -> str | None:
+        if url is not None and (isinstance(parts := split_url(url), str) or "@" in parts.netloc):
+            raise ValueError("must be a URL with a host, without blanks and without a user name or password")
+        return url
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            scheme, _, host = origin.partition("://")
+            if scheme not in ("http", "https") or not HOST.fullmatch(host):
+                raise ValueError("each origin must be http:// or https:// and a host, with a port where needed")
+        return origins
+
     @field_validator("jwt_secret")
     @classmethod
     def _is_long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -132,6 +258,15 @@ class GatewaySettings(ServerSettings):
             raise ValueError(
                 "exactly one of OURVIDZ_JWT_SECRET (for example $(openssl rand -hex 32)) and OURVIDZ_JWKS_URL must be "
                 "set: it says how users' tokens are checked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_sign_webhooks(self) -> Self:
+        if self.webhook_secret is None and (self.webhook_url or self.webhook_hosts):
+            raise ValueError(
+                "OURVIDZ_WEBHOOK_SECRET (for example whsec_$(openssl rand -base64 24)) must be set where "
+                "OURVIDZ_WEBHOOK_URL or OURVIDZ_WEBHOOK_HOSTS is: receivers check webhooks with it"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""What gateways tell each other at once through the database: work waits, a running job is to be cancelled.
+"""What gateways tell each other at once through the database: work waits, a job is to be cancelled, or is watched.
 
 A signal is a hint. What is lost is found by the sweeps: nothing depends on its delivery. Signals go out over a
 connection of their own, gathered for a moment: a NOTIFY inside each commit would take a lock that all commits share.
@@ -27,10 +27,18 @@ RECONNECT_S = 1.0
 class Signals:
     """The signals that this gateway sends and hears; its own do not come back to it."""
 
-    def __init__(self, dsn: str, *, on_work: Callable[[Kind], object], on_cancel: Callable[[UUID], object]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        on_work: Callable[[Kind], object],
+        on_cancel: Callable[[UUID], object],
+        on_preview: Callable[[UUID], object],
+    ) -> None:
         self._dsn = dsn
         self._on_work = on_work
         self._on_cancel = on_cancel
+        self._on_preview = on_preview
         self._self = uuid4().hex
         self._outgoing: set[str] = set()
         self._something = asyncio.Event()
@@ -42,6 +50,10 @@ class Signals:
     def cancel(self, job_id: UUID) -> None:
         """Tell whoever runs the job to cancel it."""
         self._send(f"cancel {job_id}")
+
+    def preview(self, job_id: UUID) -> None:
+        """Tell whoever renders the job that its previews are watched here."""
+        self._send(f"preview {job_id}")
 
     async def run(self) -> None:
         """Send and hear, for ever, over one connection that is opened again when it breaks."""
@@ -90,3 +102,5 @@ class Signals:
             self._on_work(Kind(value))
         elif word == "cancel":
             self._on_cancel(UUID(value))
+        elif word == "preview":
+            self._on_preview(UUID(value))

@@ -53,8 +53,11 @@ async def test_a_token_of_another_secret_is_a_401(client, jobs):
         b'{"metadata": {"seed": ' + b"9" * 5_000 + b"}}",
         b"[" * 100_000,
         b'{"a":' * 100_000,
+        # Read without trouble, but no more than read.
+        b'{"metadata": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}",
+        b'{"jobType": ' + b'{"a":' * 600 + b"1" + b"}" * 601,
     ],
-    ids=range(16),
+    ids=range(18),
 )
 async def test_a_body_that_is_no_json_object_is_a_400(client, jobs, body):
     reply = await client.post("/api/queue-job", content=body)

@@ -1,19 +1,15 @@
 """A job's progress as Server-Sent Events."""
 
 import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator
 
-import httpx
 import pytest
-import uvicorn
 
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import JobState
+from ourvidz_gateway.previews import Preview
 from ourvidz_gateway.rest import events
-from support import fronts
-
-TOKEN = {"Authorization": f"Bearer {fronts.token('alice')}"}
 
 
 @pytest.fixture
@@ -22,27 +18,13 @@ async def job_id(client, jobs):
     return jobs.accepted[0].id
 
 
-@pytest.fixture
-async def served(app) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app on a real port, where a stream is read as it comes."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # uvicorn has no event for it
-        await asyncio.sleep(0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=TOKEN) as client:
-        yield client
-    server.should_exit = True
-    await serving
-
-
 def parse(text: str) -> list[tuple[str, str, dict]]:
     """The events of a stream as (id, name, data); comments are left out."""
     parsed = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
         if fields:
-            parsed.append((fields["id"], fields["event"], json.loads(fields["data"])))
+            parsed.append((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
     return parsed
 
 
@@ -149,3 +131,40 @@ async def test_a_stream_that_breaks_on_our_side_ends_so_that_the_listener_asks_a
 
     assert not [line for line in rest if line.startswith("id:")]
     assert jobs.watchers == 0
+
+
+async def test_previews_are_sent_to_those_who_ask_without_a_number(served, app, jobs, job_id):
+    previews = app.state.front.parts.previews
+    with previews.rendering(job_id):
+        jobs.step(job_id, 1)
+        previews.show(Preview(job_id, attempt=1, image_index=0, step=1, jpeg=b"\xff\xd8 one"))
+        async with (
+            served.stream("GET", f"/api/jobs/{job_id}/events", params={"preview": "1"}) as asking,
+            served.stream("GET", f"/api/jobs/{job_id}/events") as other,
+        ):
+            text = ""
+            async with asyncio.timeout(30):
+                async for piece in asking.aiter_text():
+                    text += piece
+                    if "event: preview" in text and text.endswith("\n\n"):
+                        break
+            jobs.end(job_id)
+            others = "".join([piece async for piece in other.aiter_text()])
+
+    got = parse(text)
+    jpeg = base64.b64encode(b"\xff\xd8 one").decode()
+    assert [(number, name) for number, name, _ in got] == [("1", "state"), ("2", "step"), ("", "preview")]
+    assert got[-1][2] == {
+        "job_id": str(job_id),
+        "attempt": 1,
+        "image_index": 0,
+        "step": 1,
+        "jpeg": f"data:image/jpeg;base64,{jpeg}",
+    }
+    assert [number for number, _, _ in parse(others)] == ["1", "2", "3"]
+
+
+async def test_whether_previews_are_asked_for_must_be_said_clearly(client, job_id):
+    reply = await client.get(f"/api/jobs/{job_id}/events", params={"preview": "perhaps"})
+
+    assert (reply.status_code, reply.json()["details"]) == (400, "reason=INVALID_REQUEST field=preview")

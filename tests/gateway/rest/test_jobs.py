@@ -59,6 +59,14 @@ async def test_the_flags_say_what_a_wan_type_can_do(client, job_type, variant, r
     assert (reply["referenceImageSupported"], reply["flexibleQuantitiesSupported"]) == (reference, False)
 
 
+async def test_a_job_may_say_by_when_it_must_start(client, jobs):
+    reply = await client.post("/api/queue-job", json={**SDXL, "startTimeoutSeconds": 2.5})
+    late = await client.post("/api/queue-job", json={**SDXL, "startTimeoutSeconds": 86_401})
+
+    assert (reply.status_code, [job.start_timeout_s for job in jobs.accepted]) == (200, [2.5])
+    assert (late.status_code, late.json()["details"]) == (400, "reason=INVALID_REQUEST field=startTimeoutSeconds")
+
+
 async def test_the_references_example_is_taken_as_browsers_send_it(client, jobs):
     # The last of its examples sets no content type, and fetch() then calls a string text/plain.
     body = {

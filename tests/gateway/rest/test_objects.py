@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from ourvidz_gateway.rest.objects import objects_router
-from ourvidz_serving.storage import LocalStore, StoreUnavailable, UrlSigner
+from ourvidz_serving.storage import AccessDenied, LocalStore, StoreError, StoreUnavailable, UrlSigner
 
 SIGNER = UrlSigner("s" * 32, "http://objects.test/")
 HOUR = timedelta(hours=1)
@@ -169,16 +169,20 @@ async def test_even_a_token_that_we_signed_leads_nowhere_else(app: FastAPI, key:
     assert await get_raw(app, f"/objects/clips/{key}", f"token={token}") == 404
 
 
-async def test_a_disk_that_fails_is_a_503(browser: httpx.AsyncClient, store: LocalStore, url: str, monkeypatch):
+@pytest.mark.parametrize("kind", [StoreUnavailable, AccessDenied])
+async def test_a_disk_that_fails_is_a_503_which_does_not_say_how(
+    browser: httpx.AsyncClient, store: LocalStore, url: str, monkeypatch, kind: type[StoreError]
+):
     async def fail(*_: str) -> None:
-        raise StoreUnavailable("clips/user/clip.mp4: Input/output error")
+        raise kind("clips/user/clip.mp4: Input/output error")
 
     monkeypatch.setattr(store, "open_signed", fail)
 
     answer = await browser.get(url)
 
     assert_error(answer, 503)
-    assert answer.json()["retryable"] is True
+    assert (answer.json()["retryable"], answer.headers["Retry-After"]) == (True, "5")
+    assert "Input" not in answer.text
 
 
 async def test_the_route_is_described_once(app: FastAPI):

@@ -1,9 +1,10 @@
-"""Uploading reference pictures over REST, on a real database and store."""
+"""Reference pictures over REST, on a real database and store: uploaded, listed and deleted."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,14 +13,17 @@ from fastapi import FastAPI
 
 from ourvidz_gateway.database import Database, migrate, open_database
 from ourvidz_gateway.errors import StorageUnavailable
-from ourvidz_gateway.references import BUCKET, UPLOADS
+from ourvidz_gateway.references import BUCKET
 from ourvidz_gateway.rest import create_rest_app
+from ourvidz_gateway.uploads import UPLOADS
 from ourvidz_serving.pictures import MAX_FILE_BYTES
 from support import fronts
 from support.memory_jobs import MemoryJobs
 from support.pictures import BAD_FILES, file_of, halves, turned_jpeg
 
 UPLOAD = "/api/upload-reference"
+IMAGES = "/api/reference-images"
+BOB = {"Authorization": f"Bearer {fronts.token('bob')}"}
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ async def test_its_url_can_be_used_by_its_owner_alone(client, jobs):
     body = {"jobType": "sdxl_image_fast", "metadata": {"prompt": "a", "reference_image_url": url}}
 
     reply = await client.post("/api/queue-job", json=body)
-    other = await client.post("/api/queue-job", json=body, headers={"Authorization": f"Bearer {fronts.token('bob')}"})
+    other = await client.post("/api/queue-job", json=body, headers=BOB)
 
     assert reply.json()["referenceImageSupported"] is True
     assert reply.json()["job"]["metadata"]["reference_image_url"] == url
@@ -169,12 +173,114 @@ async def test_a_store_out_of_reach_is_a_503(client, app, monkeypatch):
     async def fail(*_, **__):
         raise StorageUnavailable("The object storage is out of reach.")
 
-    monkeypatch.setattr(type(app.state.front.references), "upload", fail)
+    monkeypatch.setattr(type(app.state.front.parts.uploads), "upload", fail)
 
     reply = await client.post(UPLOAD, files={"file": file_of(halves())})
 
     assert (reply.status_code, reply.json()["retryable"]) == (503, True)
     assert reply.headers["Retry-After"]
+
+
+async def upload(client: httpx.AsyncClient, name: str = "cat.png") -> dict:
+    reply = await client.post(UPLOAD, files={"file": (name, file_of(halves()), "image/png")})
+    assert reply.status_code == 200
+    body: dict = reply.json()
+    return body
+
+
+async def listed(client: httpx.AsyncClient, **query) -> list[str]:
+    return [image["filename"] for image in (await client.get(IMAGES, params=query)).json()["reference_images"]]
+
+
+async def test_an_uploaded_picture_is_listed_with_a_url_that_opens_it(client):
+    uploaded = await upload(client)
+
+    body = (await client.get(IMAGES)).json()
+
+    (image,) = body["reference_images"]
+    assert body == {
+        "reference_images": [
+            {
+                "id": uploaded["id"],
+                "url": image["url"],
+                "mime_type": "image/png",
+                "width": 64,
+                "height": 48,
+                "size_bytes": len(file_of(halves())),
+                "filename": "cat.png",
+                "created_at": image["created_at"],
+            }
+        ]
+    }
+    opened = await client.get(urlsplit(image["url"])._replace(scheme="", netloc="").geturl())
+    assert opened.content == file_of(halves())
+
+
+async def test_pages_of_pictures_follow_one_another_newest_first(client):
+    for number in range(3):
+        await upload(client, str(number))
+
+    first = (await client.get(IMAGES, params={"page_size": 2})).json()
+
+    assert [image["filename"] for image in first["reference_images"]] == ["2", "1"]
+    assert await listed(client, page_size=2, page_token=first["next_cursor"]) == ["0"]
+
+
+@pytest.mark.parametrize("query", ["page_size=0", "page_size=101", "page_token=x"])
+async def test_a_bad_page_is_a_400(client, query):
+    reply = await client.get(f"{IMAGES}?{query}")
+
+    assert reply.status_code == 400
+    assert f"field={query.partition('=')[0]}" in reply.json()["details"]
+
+
+async def test_a_deleted_picture_is_not_there_and_no_job_may_name_it(client):
+    kept, deleted = await upload(client, "kept"), await upload(client, "deleted")
+    body = {"jobType": "sdxl_image_fast", "metadata": {"prompt": "a", "reference_image_url": deleted["url"]}}
+    assert (await client.post("/api/queue-job", json=body)).status_code == 200
+
+    reply = await client.delete(f"{IMAGES}/{deleted['id']}")
+
+    assert (reply.status_code, reply.content) == (204, b"")
+    assert await listed(client) == ["kept"]
+    refused = await client.post("/api/queue-job", json=body)
+    assert_refused(refused, 400, "no such reference image", field="metadata.reference_image_url")
+    body["metadata"]["reference_image_url"] = kept["url"]
+    assert (await client.post("/api/queue-job", json=body)).status_code == 200
+
+
+async def test_another_users_picture_looks_like_one_that_never_was(client):
+    uploaded = await upload(client)
+
+    replies = []
+    for image_id in (uploaded["id"], uuid4(), "no-id"):
+        reply = await client.delete(f"{IMAGES}/{image_id}", headers=BOB)
+        replies.append((reply.status_code, reply.json()))
+
+    assert replies[0][0] == 404
+    assert replies == [replies[0]] * 3
+    assert (await client.get(IMAGES, headers=BOB)).json() == {"reference_images": []}
+    assert await listed(client) == ["cat.png"]
+    assert (await client.delete(f"{IMAGES}/{uploaded['id']}")).status_code == 204
+
+
+class TestQuota:
+    @pytest.fixture
+    def app(self, jobs: MemoryJobs, database: Database, tmp_path) -> FastAPI:
+        quota = len(file_of(halves())) + 1
+        return create_rest_app(fronts.front(jobs, tmp_path / "objects", database, reference_quota_bytes=quota))
+
+    async def test_over_what_a_user_may_keep_is_a_413_that_says_what_to_do(self, client, stored):
+        uploaded = await upload(client)
+
+        refused = await client.post(UPLOAD, files={"file": file_of(halves())})
+
+        assert_refused(refused, 413, "together may take")
+        assert "reason=STORAGE_QUOTA_EXCEEDED" in refused.json()["details"]
+        assert refused.json()["suggestedAction"]
+        assert len(await stored()) == 1
+        await client.delete(f"{IMAGES}/{uploaded['id']}")
+        await upload(client)
 
 
 async def test_the_form_is_described(app):
@@ -201,8 +307,7 @@ async def test_a_user_who_sends_many_files_at_once_is_read_from_a_few_at_a_time(
     ]
     async with asyncio.timeout(30):
         await all_asked.wait()
-    bob = {"Authorization": f"Bearer {fronts.token('bob')}"}
-    reply = await client.post(UPLOAD, files={"file": file_of(halves())}, headers=bob)
+    reply = await client.post(UPLOAD, files={"file": file_of(halves())}, headers=BOB)
 
     assert reply.status_code == 200  # nobody else waits for alice
     assert len(asked) == UPLOADS

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from ourvidz import rpc_status
 from ourvidz.api.jobs.v1 import jobs_pb2
@@ -276,7 +277,21 @@ async def test_queue_status_tells_the_depth_of_each_queue(stub, alice):
     assert not wan.HasField("oldest_wait")
 
 
-async def test_credits_are_not_kept_by_this_server(stub, alice):
-    error = await refused(stub.GetCredits(jobs_pb2.GetCreditsRequest(), metadata=alice))
+@pytest.mark.parametrize(
+    ("seconds", "nanos"),
+    [(0, 0), (0, 1), (-5, 0), (86_400, 1), (2**63 - 1, 0), (-(2**63), 0), (1, 2**31 - 1), (1, -1), (5, -(2**31))],
+)
+async def test_a_time_to_start_that_can_not_be_is_refused_by_name(stub, alice, jobs, seconds, nanos):
+    error = await refused(create(stub, alice, start_timeout=Duration(seconds=seconds, nanos=nanos)))
 
-    assert error.code is grpc.StatusCode.UNIMPLEMENTED
+    assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert [violation.field for violation in error.fields] == ["start_timeout"]
+    assert jobs.accepted == []
+
+
+@pytest.mark.parametrize(("seconds", "nanos", "expected"), [(1, 0, 1.0), (86_400, 0, 86_400.0), (2, 500_000_000, 2.5)])
+async def test_a_job_may_say_by_when_it_must_start(stub, alice, jobs, seconds, nanos, expected):
+    await create(stub, alice, start_timeout=Duration(seconds=seconds, nanos=nanos))
+    await create(stub, alice)
+
+    assert [job.start_timeout_s for job in jobs.accepted] == [expected, None]

@@ -14,6 +14,9 @@ from ourvidz_gateway.text import quoted
 
 MAX_BODY_BYTES = 2**20
 
+MAX_DEPTH = 64
+"""Lists and objects within each other: far from where walking through them exhausts the interpreter's stack."""
+
 
 async def read_json_object(request: Request) -> dict[str, Any]:
     """Return the body's JSON object. Raises `BodyTooLarge` past 1 MB and `InvalidRequest` for anything else.
@@ -31,6 +34,7 @@ async def read_json_object(request: Request) -> dict[str, Any]:
         raise InvalidRequest("The body is not valid JSON.") from error
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object.")
+    _check_depth(value)
     return value
 
 
@@ -44,6 +48,20 @@ async def _read(request: Request) -> bytes:
     except ClientDisconnect as error:
         raise InvalidRequest("The body ended early.") from error
     return bytes(body)
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -11,7 +11,7 @@ from ourvidz_gateway.auth import Principal
 from ourvidz_gateway.front import Front
 
 # It only describes the header: the authenticator reads it, so that its answers are the same in REST and gRPC.
-_BEARER = HTTPBearer(scheme_name="token", bearerFormat="JWT", auto_error=False, description="The user's JWT.")
+BEARER = HTTPBearer(scheme_name="token", bearerFormat="JWT", auto_error=False, description="The user's JWT.")
 
 
 def _front(request: Request) -> Front:
@@ -26,7 +26,7 @@ CurrentFront = Annotated[Front, Depends(_front)]
 async def _caller(
     request: Request,
     front: CurrentFront,
-    _described: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    _described: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
 ) -> Principal:
     return await front.authenticator.authenticate(request.headers.get("authorization"))
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from ourvidz_gateway.catalog import JobType
-from ourvidz_gateway.front import SignedAsset, SignedReference
+from ourvidz_gateway.front import SignedAsset
 from ourvidz_gateway.jobs import Accepted, Job, JobStage, JobState, Kind, QueueStatus
 
 _JOB_ID = "0b6f1c9e-6d0c-4a67-9a39-6f1f3a1f0c53"
@@ -73,7 +73,10 @@ class QueueJobRequest(BaseModel):
     projectId: str | None = Field(None, max_length=200)  # noqa: N815  # the reference's key
     videoId: str | None = Field(None, max_length=200)  # noqa: N815  # the reference's key
     imageId: str | None = Field(None, max_length=200)  # noqa: N815  # the reference's key
-    webhookUrl: str | None = Field(None, description="Its host must be allowed.")  # noqa: N815  # as its neighbours
+    webhookUrl: str | None = Field(None, description="Called when the job has ended; its host must be allowed.")  # noqa: N815  # as its neighbours
+    startTimeoutSeconds: float | None = Field(  # noqa: N815  # as its neighbours
+        None, ge=1, le=86_400, description="The job fails if no renderer has begun it within this time."
+    )
 
 
 class QueuedJob(BaseModel):
@@ -85,47 +88,6 @@ class QueuedJob(BaseModel):
     status: Literal["queued"]
     created_at: datetime = Field(examples=[_CREATED])
     metadata: dict[str, Any]
-
-
-class QueueJobReply(BaseModel):
-    """Answers an accepted job."""
-
-    success: Literal[True]
-    job: QueuedJob
-    message: str = Field(examples=["sdxl_image_fast job queued."])
-    queueLength: int = Field(description="Jobs that wait in the type's queue.")  # noqa: N815  # the reference's key
-    modelVariant: str = Field(examples=["sdxl"])  # noqa: N815  # the reference's key
-    isSDXL: bool  # noqa: N815  # the reference's key
-    negativePromptSupported: bool  # noqa: N815  # the reference's key
-    referenceImageSupported: bool  # noqa: N815  # the reference's key
-    flexibleQuantitiesSupported: bool  # noqa: N815  # the reference's key
-    seedControlSupported: bool  # noqa: N815  # the reference's key
-
-    @classmethod
-    def of(cls, accepted: Accepted, job_type: JobType) -> Self:
-        """Describe an accepted job and what its type can do."""
-        job = accepted.job
-        return cls(
-            success=True,
-            job=QueuedJob(
-                id=job.id,
-                user_id=job.user_id,
-                job_type=job.job_type,
-                # A renderer may have taken it already; the reference promises the state that it was accepted in.
-                status="queued",
-                created_at=job.created_at,
-                metadata=job.metadata,
-            ),
-            message=f"{job.job_type} job queued.",
-            queueLength=accepted.queue_length,
-            modelVariant=job_type.model_variant,
-            isSDXL=job_type.kind is Kind.SDXL,
-            # Both renderers take negative prompts and seeds, where the original's WAN worker did not.
-            negativePromptSupported=True,
-            referenceImageSupported=job_type.supports_reference or job_type.supports_frames,
-            flexibleQuantitiesSupported=job_type.supports_counts,
-            seedControlSupported=True,
-        )
 
 
 class JobReply(BaseModel):
@@ -179,6 +141,48 @@ class JobReply(BaseModel):
         )
 
 
+class QueueJobReply(BaseModel):
+    """Answers an accepted job."""
+
+    success: Literal[True]
+    job: QueuedJob | JobReply = Field(description="With `Prefer: wait` the job as `GET /api/jobs/{job_id}` shows it.")
+    message: str = Field(examples=["sdxl_image_fast job queued."])
+    queueLength: int = Field(description="Jobs that wait in the type's queue.")  # noqa: N815  # the reference's key
+    modelVariant: str = Field(examples=["sdxl"])  # noqa: N815  # the reference's key
+    isSDXL: bool  # noqa: N815  # the reference's key
+    negativePromptSupported: bool  # noqa: N815  # the reference's key
+    referenceImageSupported: bool  # noqa: N815  # the reference's key
+    flexibleQuantitiesSupported: bool  # noqa: N815  # the reference's key
+    seedControlSupported: bool  # noqa: N815  # the reference's key
+
+    @classmethod
+    def of(cls, accepted: Accepted, job_type: JobType, waited_for: JobReply | None = None) -> Self:
+        """Describe an accepted job and what its type can do; `waited_for` is the job after its caller has waited."""
+        job = accepted.job
+        return cls(
+            success=True,
+            job=waited_for
+            or QueuedJob(
+                id=job.id,
+                user_id=job.user_id,
+                job_type=job.job_type,
+                # A renderer may have taken it already; the reference promises the state that it was accepted in.
+                status="queued",
+                created_at=job.created_at,
+                metadata=job.metadata,
+            ),
+            message=f"{job.job_type} job {waited_for.status if waited_for else 'queued'}.",
+            queueLength=accepted.queue_length,
+            modelVariant=job_type.model_variant,
+            isSDXL=job_type.kind is Kind.SDXL,
+            # Both renderers take negative prompts and seeds, where the original's WAN worker did not.
+            negativePromptSupported=True,
+            referenceImageSupported=job_type.supports_reference or job_type.supports_frames,
+            flexibleQuantitiesSupported=job_type.supports_counts,
+            seedControlSupported=True,
+        )
+
+
 class JobList(BaseModel):
     """A page of jobs, newest first."""
 
@@ -192,34 +196,6 @@ class CancelReply(BaseModel):
     success: Literal[True]
     found_status: JobState = Field(description="The status that the job was found in.")
     job: JobReply = Field(description="The job as it stands now; a running one may take a step to end.")
-
-
-class UploadReply(BaseModel):
-    """Answers an upload."""
-
-    success: Literal[True]
-    id: UUID = Field(examples=["8d3c3c5e-53a5-4a5c-9e0a-0d8c6d1f7b21"])
-    url: str = Field(description="Signed; a job's reference fields take it, even when it has expired.")
-    mime_type: Literal["image/png", "image/jpeg", "image/webp"]
-    width: int = Field(description="Pixels, upright.")
-    height: int = Field(description="Pixels, upright.")
-    size_bytes: int
-
-    @classmethod
-    def of(cls, signed: SignedReference) -> Self:
-        """Describe a stored picture."""
-        image = signed.image
-        return cls.model_validate(
-            {
-                "success": True,
-                "id": image.id,
-                "url": signed.url,
-                "mime_type": image.mime_type,
-                "width": image.width_px,
-                "height": image.height_px,
-                "size_bytes": image.size_bytes,
-            }
-        )
 
 
 class QueueReply(BaseModel):

@@ -11,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ourvidz_gateway.errors import InvalidReferenceImage, InvalidRequest
-from ourvidz_gateway.references import FIELD, check_size
+from ourvidz_gateway.uploads import FIELD, check_size
 from ourvidz_serving.pictures import MAX_FILE_BYTES
 
 MAX_FORM_BYTES = MAX_FILE_BYTES + 2**16

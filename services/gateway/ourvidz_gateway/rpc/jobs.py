@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import grpc
 from grpc.aio import ServicerContext
 
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from ourvidz_gateway.errors import InvalidRequest
-from ourvidz_gateway.front import DEFAULT_PAGE_SIZE, Front, parse_job_id, parse_sequence
-from ourvidz_gateway.jobs import Job, JobFilter
+from ourvidz_gateway.front import Front, parse_job_id, parse_sequence
+from ourvidz_gateway.jobs import Job, JobEvent, JobFilter
+from ourvidz_gateway.pages import DEFAULT_PAGE_SIZE
+from ourvidz_gateway.previews import Preview
 from ourvidz_gateway.rpc.caller import caller_of
 from ourvidz_gateway.rpc.messages import (
     STATES,
@@ -22,9 +23,12 @@ from ourvidz_gateway.rpc.messages import (
     event_message,
     field_name,
     job_message,
+    preview_message,
     queue_message,
+    standing_message,
     state_of,
 )
+from ourvidz_gateway.watches import HEARTBEAT_S, Heartbeat
 
 SERVICE = "ourvidz.api.jobs.v1.JobService"
 
@@ -32,8 +36,9 @@ SERVICE = "ourvidz.api.jobs.v1.JobService"
 class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     """Users' jobs over gRPC. Lives as long as the server; holds nothing of its own."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, *, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._front = front
+        self._heartbeat_s = heartbeat_s
 
     async def CreateJob(
         self, request: jobs_pb2.CreateJobRequest, context: ServicerContext[Any, Any]
@@ -92,12 +97,23 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
     async def WatchJob(
         self, request: jobs_pb2.WatchJobRequest, context: ServicerContext[Any, Any]
     ) -> AsyncIterator[jobs_pb2.WatchJobResponse]:
-        """Stream a job's events until it has ended."""
+        """Stream a job's events until it has ended, with previews if asked for, and heartbeats while it is quiet."""
         caller = await caller_of(self._front, context)
         after = parse_sequence(request.resume_from, field="resume_from")
-        async with self._front.watch_job(caller.user_id, parse_job_id(request.job_id), after=after) as events:
-            async for event in events:
-                yield event_message(event)
+        job = await self._front.jobs.get(caller.user_id, parse_job_id(request.job_id))
+        last: Job | JobEvent = job
+        async with self._front.watch_job(
+            job, after=after, previews=request.previews, heartbeat_s=self._heartbeat_s
+        ) as updates:
+            async for update in updates:
+                match update:
+                    case JobEvent():
+                        last = update
+                        yield event_message(update)
+                    case Preview():
+                        yield preview_message(update, last)
+                    case Heartbeat():
+                        yield standing_message(last)
 
     async def GetQueueStatus(
         self,
@@ -116,8 +132,10 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         request: jobs_pb2.GetCreditsRequest,  # noqa: ARG002  # it has no fields
         context: ServicerContext[Any, Any],
     ) -> jobs_pb2.GetCreditsResponse:
-        """Answer UNIMPLEMENTED: this server charges nothing."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This server keeps no credits: jobs cost nothing here.")
+        """Tell the caller's credits."""
+        caller = await caller_of(self._front, context)
+        balance = await self._front.parts.credits.balance(caller.user_id)
+        return jobs_pb2.GetCreditsResponse(available=balance.available, reserved=balance.reserved)
 
     async def _message(self, job: Job) -> jobs_pb2.Job:
         return job_message(job, await self._front.sign(job))

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from ourvidz.api.jobs.v1 import jobs_pb2
-from ourvidz_gateway.admission import MAX_SEED, METADATA_FIELDS, JobDraft
+from ourvidz_gateway.admission import MAX_SEED
+from ourvidz_gateway.draft import METADATA_FIELDS, JobDraft
 from ourvidz_gateway.errors import InvalidRequest
 from ourvidz_gateway.front import SignedAsset
 from ourvidz_gateway.jobs import Job, JobEvent, JobStage, JobState, QueueStatus
+from ourvidz_gateway.previews import Preview
 from ourvidz_gateway.rpc.structs import from_struct, to_struct
 
 STATES = {
@@ -44,6 +48,7 @@ _FIELDS = {
     "videoId": "video_id",
     "imageId": "image_id",
     "webhookUrl": "webhook_url",
+    "startTimeoutSeconds": "start_timeout",
     "Idempotency-Key": "request_id",
     "metadata.num_images": "image_count",
     **{f"metadata.{key}": key for key in METADATA_FIELDS - {"num_images", "bucket"}},
@@ -71,8 +76,17 @@ def draft_of(request: jobs_pb2.CreateJobRequest) -> JobDraft:
         video_id=request.video_id,
         image_id=request.image_id,
         webhook_url=request.webhook_url,
+        start_timeout_s=_seconds(request.start_timeout) if request.HasField("start_timeout") else None,
         idempotency_key=request.request_id,
     )
+
+
+def _seconds(start_timeout: Duration) -> float:
+    """Return a span in seconds; admission says which will do. `ToTimedelta` would fail on what no timedelta can hold."""
+    seconds, nanos = start_timeout.seconds, start_timeout.nanos
+    if abs(nanos) >= 1_000_000_000 or seconds * nanos < 0:
+        raise InvalidRequest("The time to start is no valid Duration.", field="start_timeout")
+    return seconds + nanos / 1_000_000_000
 
 
 def _given(request: jobs_pb2.CreateJobRequest) -> dict[str, Any]:
@@ -172,6 +186,23 @@ def event_message(event: JobEvent) -> jobs_pb2.WatchJobResponse:
         )
     elif event.error_message is not None:
         message.error_message = event.error_message
+    return message
+
+
+def standing_message(last: Job | JobEvent) -> jobs_pb2.WatchJobResponse:
+    """Return where a job stands, without a number: a heartbeat. `last` is the last that is known of it."""
+    message = jobs_pb2.WatchJobResponse(
+        state=STATES[last.state], stage=STAGES[last.stage], progress_percent=last.progress, attempt=last.attempt
+    )
+    message.event_time.GetCurrentTime()
+    return message
+
+
+def preview_message(preview: Preview, last: Job | JobEvent) -> jobs_pb2.WatchJobResponse:
+    """Return a preview of a job; `last` is the last that is known of it."""
+    message = standing_message(last)
+    message.attempt = preview.attempt
+    message.preview_jpeg = preview.jpeg
     return message
 
 
