@@ -51,6 +51,8 @@ class ServiceError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     grpc_status: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     http_status: ClassVar[int] = 500
+    repeated_at_once: ClassVar[bool] = True
+    """Whether clients that by themselves repeat a call which was UNAVAILABLE may do so a moment later."""
 
     def __init__(
         self,

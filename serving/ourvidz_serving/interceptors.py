@@ -40,6 +40,9 @@ SERVER_FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusC
 NEUTRAL = "The server failed. The failure has been logged."
 """All that a caller gets to read of an exception that nobody foresaw."""
 
+NOT_AGAIN = ("grpc-retry-pushback-ms", "-1")
+"""Tells gRPC's own retries, where a client has them, that this answer was meant."""
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Runs each call of a server, whichever of the four kinds it is.
@@ -176,7 +179,10 @@ async def _answer(behaviour: Callable[..., Any], request: Any, context: Context)
 
 async def _abort(error: ServiceError, context: Context) -> None:
     status = to_status(error)
-    await context.abort(error.grpc_status, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    trailing: tuple[tuple[str, str | bytes], ...] = ((DETAILS_KEY, status.SerializeToString()),)
+    if not error.repeated_at_once:
+        trailing += (NOT_AGAIN,)
+    await context.abort(error.grpc_status, status.message, trailing)
 
 
 def _being_cancelled() -> bool:

@@ -56,22 +56,6 @@ async def refusal_of(made: PromptPolicy, prompt: str = "a fox", negative_prompt:
     return caught.value
 
 
-async def test_everything_else_goes_on_while_a_prompt_is_judged(database, monkeypatch):
-    judging, go_on = threading.Event(), threading.Event()
-
-    def judge(_: str) -> str | None:
-        judging.set()
-        return None if go_on.wait(10) else "nobody else had a turn"
-
-    monkeypatch.setattr(module, "floor_violation", judge)
-    async with policy(database) as made:
-        checking = asyncio.create_task(made.check("alice", prompt="a fox", negative_prompt=""))
-        while not judging.is_set():  # there is no event to wait for
-            await asyncio.sleep(0.01)
-        go_on.set()
-        await checking
-
-
 async def audit(database: Database) -> list[tuple[object, ...]]:
     rows = await database.fetch("SELECT user_id, job_id, field, rule, prompt_sha256 FROM policy_audit ORDER BY id")
     return [tuple(row) for row in rows]
@@ -358,3 +342,19 @@ async def test_a_job_that_a_renderer_refuses_fails_at_once_and_costs_nothing(gat
     assert await bench.value("SELECT array_agg(reason) FROM attempts") == ["PROMPT_REFUSED"]
     assert await bench.value("SELECT reserved FROM accounts") == 0
     assert await bench.value("SELECT count(*) FROM credit_ledger WHERE entry = 'settle' AND amount > 0") == 0
+
+
+async def test_everything_else_goes_on_while_a_prompt_is_judged(database, monkeypatch):
+    judging, go_on = threading.Event(), threading.Event()
+
+    def judge(_: str) -> str | None:
+        judging.set()
+        return None if go_on.wait(10) else "nobody else had a turn"
+
+    monkeypatch.setattr(module, "floor_violation", judge)
+    async with policy(database) as made:
+        checking = asyncio.create_task(made.check("alice", prompt="a fox", negative_prompt=""))
+        while not judging.is_set():  # there is no event to wait for
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await checking

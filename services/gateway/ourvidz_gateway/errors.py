@@ -283,6 +283,7 @@ class NoRenderer(GatewayError):
     reason = "NO_RENDERER"
     grpc_status = StatusCode.UNAVAILABLE
     http_status = 503
+    repeated_at_once = False
     suggested_action = "Choose another job type, or ask the operator for a renderer of this kind."
 
 
@@ -292,6 +293,7 @@ class QueueFull(GatewayError):
     reason = "QUEUE_FULL"
     grpc_status = StatusCode.UNAVAILABLE
     http_status = 503
+    repeated_at_once = False
     retryable = True
     default_retry_after_s = 5.0
     suggested_action = "Try again in a little while."

@@ -27,9 +27,10 @@ _NUMBER = (
 _NUMBER_OR_RANGE = rf"(?P<number>{_NUMBER})(?:{_GAP}(?:[-–—~]|to|or|and|through){_GAP}(?P<upper>{_NUMBER}))?"
 
 _YEARS_OLD = re.compile(
-    # 15 years old, 15-year-old, 15 yo, 15 y/o, 15 to 17 years of age, 15 year girl, 8 months old
+    # 15 years old, 15-year-old, 15 yo, 15yr, 15 y/o, 15 to 17 years of age, 15 year girl, 8 months old
     rf"{_NUMBER_OR_RANGE}{_GAP}"
-    rf"(?:(?:years?|yrs?|y){_GAP}(?:olds?|o(?![a-z])|of{_GAP}age|(?:girl|boy|female|male)(?![a-z]))|yo(?![a-z])|"
+    rf"(?:(?:years?|yrs?|y){_GAP}(?:olds?|o(?![a-z])|of{_GAP}age|(?:girl|boy|female|male)(?![a-z]))|"
+    r"yo(?![a-z])|(?<=\d)yrs?(?![a-z])|"
     rf"(?P<infant>(?:months?|weeks?|days?){_GAP}olds?))"
     r"(?P<thing>(?:[ -][a-z]{1,12}){0,2})"
 )
@@ -44,8 +45,8 @@ _SOMEBODY_IS = re.compile(
     rf"(?=\s{{0,3}}(?:[,.;!?)\]]|$|(?:and|or|but|with|years?)(?![a-z])))"
 )
 _SOMEBODY = re.compile(
-    # girl, 15, in a garden; girl (15); girl of 15; girl, 15 years; but not: (girl:1.3), which only weighs the word
-    rf"(?<![a-z])(?:girl|boy|female|male)[\s,(:]{{1,3}}(?:of\s)?(?!\d\.\d)(?P<number>{_NUMBER})"
+    # girl, 15, in a garden; girl (15); girl - 15; girl of 15; girl, 15 years; but not: (girl:1.3), which only weighs it
+    rf"(?<![a-z])(?:girl|boy|female|male|woman|man|lady)[\s,(:–—-]{{1,3}}(?:of\s|looks?\s|looking\s)?(?!\d\.\d)(?P<number>{_NUMBER})"
     rf"(?=\s?(?:[,;)\]]|$)|{_GAP}(?:years?|yrs?)(?![a-z]|\s(?:ago|later)(?![a-z])))"
 )
 _UNDER_AGE = re.compile(

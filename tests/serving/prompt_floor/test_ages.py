@@ -22,6 +22,7 @@ def found(text: str) -> list[str]:
         "aged 15", "Age: 14", "ages 5 to 12", "at the age of fifteen", "aged 15-25",
         "she is 15, smiling", "she's 16", "I'm 16 and tall", "a boy who looks fifteen.", "he turned 12",
         "girl, 15, in a garden", "girl (14)", "girl 15", "girl, 14 years, long hair", "girl (14 yrs)", "girl of thirteen",
+        "woman, 14", "girl - 14", "girl, looks 15", "boy looking 12,", "14yr", "12yrs, smiling",
         "under 18", "younger than eighteen", "below the age of 18", "not yet 18",
         "5th grade", "fifth-grader", "12th graders", "grade 5 student", "year 9 pupil",
         "15岁", "１５歲", "十五岁", "十五六岁", "十七八岁", "五六岁", "两岁", "十几岁", "15周岁", "15~17岁", "六个月大", "3 岁",

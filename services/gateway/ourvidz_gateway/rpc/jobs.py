@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 from grpc.aio import ServicerContext
@@ -21,8 +20,8 @@ from ourvidz_gateway.rpc.messages import (
     STATES,
     draft_of,
     event_message,
-    field_name,
     job_message,
+    name_fields,
     preview_message,
     queue_message,
     standing_message,
@@ -48,7 +47,7 @@ class JobServicer(jobs_pb2_grpc.JobServiceServicer):
         try:
             accepted, job_type = await self._front.create_job(draft_of(request), caller.user_id)
         except InvalidRequest as error:
-            error.violations = tuple(replace(each, field=field_name(each.field)) for each in error.violations)
+            name_fields(error)
             raise
         return jobs_pb2.CreateJobResponse(
             job=await self._message(accepted.job),

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from ourvidz.api.jobs.v1 import jobs_pb2
+from ourvidz.rpc_status import FieldViolation
 from ourvidz_gateway.admission import MAX_SEED
 from ourvidz_gateway.draft import METADATA_FIELDS, JobDraft
 from ourvidz_gateway.errors import InvalidRequest
@@ -58,7 +59,17 @@ _FIELDS = {
 _RESERVED = METADATA_FIELDS - {"bucket"}
 
 
-def field_name(path: str) -> str:
+def name_fields(error: InvalidRequest) -> None:
+    """Let an error of admission name fields as CreateJobRequest does."""
+    for violation in error.violations:
+        error.message = error.message.replace(violation.field, _field_name(violation.field))
+    error.violations = tuple(
+        FieldViolation(name := _field_name(each.field), each.description.replace(each.field, name))
+        for each in error.violations
+    )
+
+
+def _field_name(path: str) -> str:
     """Return the field of CreateJobRequest that admission's path stands for."""
     return _FIELDS.get(path, path)
 
