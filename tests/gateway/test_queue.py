@@ -174,7 +174,23 @@ async def test_overdue_jobs_are_those_that_waited_longer(bench: Bench):
     await bench.add_job()
     await bench.database.execute("UPDATE queue SET enqueued_at = now() - interval '2 hours' WHERE job_id = $1", job_id)
 
-    assert await bench.queue.overdue(3600) == [(job_id, Kind.SDXL)]
+    assert [(waiting.job_id, kind) for waiting, kind in await bench.queue.overdue(3600)] == [(job_id, Kind.SDXL)]
+
+
+async def test_a_job_that_was_begun_since_it_was_found_overdue_is_not_given_up(bench: Bench):
+    await bench.add_slots()
+    job_id = await bench.add_job()
+    ((waiting, _),) = await bench.queue.overdue(0)
+    session_id = await bench.add_session()
+    claim = await bench.claim(session_id)
+    await bench.attempts.retry(claim, session_id, reason="BUSY", counts=False, delay_s=0, cost=1)
+
+    given_up = await bench.queue.withdraw(
+        job_id, state=JobState.FAILED, message="too late", waiting_since=waiting.since
+    )
+
+    assert given_up is None
+    assert await bench.value("SELECT count(*) FROM queue") == 1
 
 
 async def test_late_jobs_are_those_that_nobody_began_in_time(bench: Bench):
@@ -187,7 +203,7 @@ async def test_late_jobs_are_those_that_nobody_began_in_time(bench: Bench):
     for was in ("jobs SET created_at = created_at", "queue SET start_by = start_by"):
         await bench.database.execute(f"UPDATE {was} - interval '50 seconds'")
 
-    assert await bench.queue.late() == [(late.id, 30.0)]
+    assert [(waiting.job_id, limit_s) for waiting, limit_s in await bench.queue.late()] == [(late.id, 30.0)]
 
 
 async def test_the_position_of_an_unknown_job_is_not_withdrawn(database: Database, bench: Bench):

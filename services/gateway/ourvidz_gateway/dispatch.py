@@ -14,7 +14,7 @@ import structlog
 
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import JobStage, JobState, Kind
-from ourvidz_gateway.queue import Claim, Queue
+from ourvidz_gateway.queue import Claim, Queue, Waiting
 from ourvidz_gateway.runs import Retry, Run, RunContext, StageRunFactory, nobody_was_free
 from ourvidz_gateway.sessions import fetch_address
 
@@ -161,17 +161,19 @@ class Dispatcher:
                 kinds, due_in_s = await self._queue.promote()
                 for kind in {*kinds, *await self._queue.waiting()}:
                     self.wake(kind)
-                for job_id, limit_s in await self._queue.late():
-                    await self._give_up(job_id, f"No renderer began the job within {round(limit_s, 3):g} seconds.")
-                for job_id, kind in await self._queue.overdue(self._context.wait_limit_s):
-                    await self._give_up(job_id, nobody_was_free(kind, self._context.wait_limit_s))
+                for waiting, limit_s in await self._queue.late():
+                    await self._give_up(waiting, f"No renderer began the job within {round(limit_s, 3):g} seconds.")
+                for waiting, kind in await self._queue.overdue(self._context.wait_limit_s):
+                    await self._give_up(waiting, nobody_was_free(kind, self._context.wait_limit_s))
             except DatabaseUnavailable:
                 due_in_s = OUTAGE_PAUSE_S
 
-    async def _give_up(self, job_id: UUID, message: str) -> None:
-        event = await self._queue.withdraw(job_id, state=JobState.FAILED, message=message)
+    async def _give_up(self, waiting: Waiting, message: str) -> None:
+        event = await self._queue.withdraw(
+            waiting.job_id, state=JobState.FAILED, message=message, waiting_since=waiting.since
+        )
         if event:
-            log.warning("a job waited too long", job_id=str(job_id))
+            log.warning("a job waited too long", job_id=str(waiting.job_id))
             self._context.feeds.publish([event])
 
 

@@ -108,16 +108,20 @@ SELECT kind FROM unnest($1::text[]) AS of (kind)
 WHERE EXISTS (SELECT FROM lanes WHERE lanes.kind = of.kind AND lanes.waiting > 0)
 """
 
-_OVERDUE = "SELECT job_id, kind FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
+_OVERDUE = "SELECT job_id, enqueued_at, kind FROM queue WHERE enqueued_at < now() - make_interval(secs => $1) LIMIT 100"
 
 _LATE = """
-SELECT q.job_id, extract(epoch FROM q.start_by - j.created_at)::double precision AS limit_s
+SELECT q.job_id, q.enqueued_at, extract(epoch FROM q.start_by - j.created_at)::double precision AS limit_s
 FROM queue q JOIN jobs j ON j.id = q.job_id WHERE q.start_by <= now() ORDER BY q.start_by LIMIT 100
 """
 
-# A row that leaves the queue without being claimed: its user cancelled, or it has waited too long.
+# A row that leaves the queue without being claimed: its user cancelled, or it has waited too long. $5: since when; a job
+# that was begun meanwhile and waits again has not.
 _WITHDRAW = f"""
-WITH gone AS (DELETE FROM queue WHERE job_id = $1 RETURNING job_id, kind, user_id, ready),
+WITH gone AS (
+  DELETE FROM queue WHERE job_id = $1 AND ($5::timestamptz IS NULL OR enqueued_at = $5)
+  RETURNING job_id, kind, user_id, ready
+),
 job AS (
   UPDATE jobs SET state = $2, error_message = $3, completed_at = now() FROM gone WHERE jobs.id = gone.job_id
   RETURNING jobs.id, jobs.user_id, jobs.attempt, jobs.webhook_url
@@ -171,6 +175,15 @@ class Backlog:
     depth: int
     running: int
     oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that waited when the queue was looked at."""
+
+    job_id: UUID
+    since: datetime
+    """When its stage began to wait."""
 
 
 class Queue:
@@ -233,23 +246,29 @@ class Queue:
         """Return the kinds that something waits for."""
         return [Kind(row["kind"]) for row in await self._database.fetch(_WAITING, list(Kind))]
 
-    async def overdue(self, patience_s: float) -> list[tuple[UUID, Kind]]:
+    async def overdue(self, patience_s: float) -> list[tuple[Waiting, Kind]]:
         """Return jobs whose stage has waited for longer than `patience_s` seconds, and for what; at most 100."""
-        return [(row["job_id"], Kind(row["kind"])) for row in await self._database.fetch(_OVERDUE, patience_s)]
+        return [(_waiting_of(row), Kind(row["kind"])) for row in await self._database.fetch(_OVERDUE, patience_s)]
 
-    async def late(self) -> list[tuple[UUID, float]]:
+    async def late(self) -> list[tuple[Waiting, float]]:
         """Return jobs that no renderer has begun in time, and the seconds that they gave it; at most 100."""
-        return [(row["job_id"], row["limit_s"]) for row in await self._database.fetch(_LATE)]
+        return [(_waiting_of(row), row["limit_s"]) for row in await self._database.fetch(_LATE)]
 
-    async def withdraw(self, job_id: UUID, *, state: str, message: str) -> JobEvent | None:
-        """End a job that waits, as cancelled or failed; None when it does not wait."""
-        row = await self._database.fetchrow(_WITHDRAW, job_id, state, message, self._operator_webhook)
+    async def withdraw(
+        self, job_id: UUID, *, state: str, message: str, waiting_since: datetime | None = None
+    ) -> JobEvent | None:
+        """End a job that waits, as cancelled or failed; None when it does not wait, or not `waiting_since` then."""
+        row = await self._database.fetchrow(_WITHDRAW, job_id, state, message, self._operator_webhook, waiting_since)
         return None if row is None else event_of(row)
 
     async def backlog(self) -> dict[Kind, Backlog]:
         """Return how much of each kind waits and runs; kinds with neither are absent."""
         rows = await self._database.fetch(_STATUS)
         return {Kind(row["kind"]): Backlog(row["depth"], row["running"], row["oldest_s"]) for row in rows}
+
+
+def _waiting_of(row: asyncpg.Record) -> Waiting:
+    return Waiting(row["job_id"], row["enqueued_at"])
 
 
 def _present(row: asyncpg.Record | None) -> asyncpg.Record:
