@@ -132,7 +132,9 @@ def _price(request: jobs_pb2.CreateJobRequest, job_type: JobType) -> int:
 def _check_start_timeout(request: jobs_pb2.CreateJobRequest) -> None:
     if not request.HasField("start_timeout"):
         return
-    if not 1 <= request.start_timeout.ToTimedelta().total_seconds() <= MAX_START_TIMEOUT_S:
+    # Not by `ToTimedelta`, which fails on what no timedelta can hold.
+    seconds = request.start_timeout.seconds + request.start_timeout.nanos / 1e9
+    if not 1 <= seconds <= MAX_START_TIMEOUT_S:
         raise bad_field(
             InvalidRequest, f"The time to start must be 1 to {MAX_START_TIMEOUT_S:,} seconds.", "start_timeout"
         )
