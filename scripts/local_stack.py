@@ -38,6 +38,8 @@ class LocalStack:
 @contextmanager
 def running_stack(data: Path, user: str) -> Iterator[LocalStack]:
     """Run `ourvidz up` on a data folder and give a token of that user; ends the program if the stack can't be started."""
+    # Without this, a SIGTERM would end the script at once and leave the stack behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rest_port, grpc_port = _free_ports(2)
     url = f"http://127.0.0.1:{rest_port}"
     up = subprocess.Popen(

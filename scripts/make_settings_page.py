@@ -142,6 +142,8 @@ def _value(value: object) -> str:
         value = str(value).replace(str(Path.home()), "~")
     if isinstance(value, float):
         value = f"{value:g}"
+    if isinstance(value, tuple):
+        value = ",".join(str(item) for item in value)
     text = value if isinstance(value, str) else to_json(value).decode().strip('"')
     return f"`{text}`"
 

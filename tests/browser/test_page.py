@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -80,6 +81,8 @@ async function pixels(job) {
 </script>
 """
 
+README = Path(__file__).parents[2] / "README.md"
+
 # What fetch() says of a reply that a page may not read.
 REFUSED = "TypeError: Failed to fetch"
 
@@ -131,3 +134,32 @@ async def test_it_follows_its_job_with_a_ticket_and_shows_the_picture_and_no_oth
             assert await page.evaluate(f"follow('{url}').catch(String)") == "the stream was refused"
             jobs, _ = await world.gateway.page("alice", JobFilter(), page_size=10, page_token=None)
             assert [str(job.id) for job in jobs] == [job_id]
+
+
+async def test_the_readmes_script_shows_progress_and_a_picture_and_says_what_went_wrong(
+    async_page: Page, dsn: str, renderer: Renderer
+) -> None:
+    page = async_page
+    (script,) = re.findall(r"```js\n(.*?)```", README.read_text(), re.DOTALL)
+    with file_server() as ours:
+        async with open_world(dsn, renderer, cors_origins=ours.url) as world:
+            script = script.replace("http://127.0.0.1:8000", world.url)
+            token = fronts.token("alice")
+            page_text = f"<!doctype html><script>const token = '{token}', seen = [], shown = [];{script}</script>"
+            ours.files["/page"] = page_text.encode()
+            await page.goto(f"{ours.url}/page")
+
+            render = "render('{}', '{}', percent => seen.push(percent), jpeg => shown.push(jpeg)).catch(String)"
+            await page.evaluate(f"window.making = {render.format('sdxl_image_fast', 'hold:0:2')}; 0")
+            await renderer.gate.held()
+            await page.wait_for_function("shown.length > 0")
+            renderer.gate.release()
+            (picture,) = await page.evaluate("making")
+            assert picture.startswith(f"{world.url}/objects/")
+            seen, shown = await page.evaluate("[seen, shown]")
+            assert seen == sorted(seen)
+            assert seen
+            assert shown[0].startswith("data:image/jpeg;base64,")
+
+            refused = await page.evaluate(render.format("sdxl_image_slow", "a fox"))
+            assert refused.startswith("Error: There is no such job type. Valid job types: sdxl_image_fast")
