@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -182,6 +183,15 @@ def test_a_full_queue_says_when_to_try_again(service: ScriptedJobs):
     assert (result.exit_code, result.stderr) == (1, "Error: The queue is full; try again in 30 s\n")
 
 
+@pytest.fixture
+def ctrl_c_counts() -> Iterator[None]:
+    """Let programs be started so that SIGINT ends them, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_counts")
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_watch_it_again(service: ScriptedJobs, tmp_path: Path):
     service.answer("CreateJob", accepted())
     service.answer("WatchJob", step(1, 1), "hold")
