@@ -57,7 +57,7 @@ class AdminClient:
     ) -> Credits:
         """Add credits to a user's account, or take some away where `amount` is negative; return what they have then.
 
-        The same `request_id` within 24 hours grants once; without one, each call grants. Raises `InvalidRequest`,
+        The same `request_id` grants once; without one, each call grants. Raises `InvalidRequest`,
         `IdempotencyConflict`, and `InsufficientCredits` where fewer can be spent than are to be taken away.
         """
         return self._connection.answer(operators.grant_credits(user_id, amount, note, request_id), timeout_s)

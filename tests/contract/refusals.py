@@ -63,7 +63,8 @@ OPERATORS = {"PERMISSION_DENIED", "DELIVERY_NOT_FOUND", "DELIVERY_IN_PROGRESS", 
 INSIDES = re.compile(
     r"Traceback|File \"|\.py\b|asyncpg|sqlalchemy|postgres|Errno|Exception|(?<!referenceImage)Error\b|No such file"
     r"|[Cc]onnection (refused|reset|was)|[Cc]onnect call|\b(SELECT|INSERT|UPDATE|DELETE) "
-    r"|\brelation\b|\bconstraint\b|\bcolumn\b|pg_|/tmp/|/var/|/home/|/root/|\bobjects/|127\.0\.0\.1|localhost|:\d{4,5}\b"
+    r"|\brelation\b|\bconstraint\b|\bcolumn\b|pg_|(?<![\w/.])/(?!api/)\w+/|\bobjects/"
+    r"|127\.0\.0\.1|localhost|:\d{4,5}\b"
 )
 
 

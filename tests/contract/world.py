@@ -18,7 +18,6 @@ from contract.driver import Driver
 from contract.rest_driver import RestDriver
 from contract.rpc_driver import RpcDriver
 from ourvidz_gateway.__main__ import _Uvicorn
-from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import Catalog, load_catalog
 from ourvidz_gateway.front import Front
 from ourvidz_gateway.gateway import Gateway, open_gateway
@@ -113,15 +112,7 @@ async def open_world(dsn: str, renderer: Renderer, **values: Any) -> AsyncIterat
     )
     server = Server(settings, name="gateway", require_service_token=False)
     async with open_gateway(settings, store) as gateway:
-        front = Front(
-            jobs=gateway,
-            catalog=CATALOG,
-            authenticator=Authenticator.from_settings(settings),
-            store=store,
-            settings=settings,
-            parts=gateway.parts,
-            quarantine=gateway.quarantine,
-        )
+        front = Front.over(gateway, catalog=CATALOG, store=store, settings=settings)
         add_services(server, front)
         app = create_rest_app(front)
         observed = Observed(app, registry=server.registry, traces=server.traces)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.draft import JobDraft
 from ourvidz_gateway.errors import IdempotencyConflict, InvalidReferenceImage, InvalidRequest
 from ourvidz_gateway.front import Front
@@ -22,15 +21,7 @@ async def front(dsn, tmp_path) -> AsyncIterator[Front]:
     settings = fronts.settings(database_url=dsn, renderers_sdxl="127.0.0.1:1")
     store = LocalStore(tmp_path, UrlSigner("a secret of the tests, for signed URLs", fronts.PUBLIC_URL))
     async with open_gateway(settings, store) as gateway:
-        yield Front(
-            jobs=gateway,
-            catalog=CATALOG,
-            authenticator=Authenticator.from_settings(settings),
-            store=store,
-            settings=settings,
-            parts=gateway.parts,
-            quarantine=gateway.quarantine,
-        )
+        yield Front.over(gateway, catalog=CATALOG, store=store, settings=settings)
 
 
 async def test_the_same_request_is_the_same_job_though_its_reference_is_gone(front: Front, bench: Bench):

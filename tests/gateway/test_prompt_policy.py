@@ -15,7 +15,6 @@ import pytest
 from ourvidz.api.jobs.v1 import jobs_pb2, jobs_pb2_grpc
 from ourvidz.rpc_status import parse
 from ourvidz_gateway import prompt_policy as module
-from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.database import Database
 from ourvidz_gateway.draft import JobDraft
 from ourvidz_gateway.errors import DatabaseUnavailable, ModerationUnavailable, PromptRefused
@@ -242,15 +241,7 @@ async def open_front(dsn: str, tmp_path, database: Database) -> Callable[..., Ab
         settings = fronts.settings(**stated)
         store = LocalStore(tmp_path, UrlSigner("a secret of the tests, for signed URLs", fronts.PUBLIC_URL))
         async with open_gateway(settings, store) as gateway:
-            yield Front(
-                jobs=gateway,
-                catalog=CATALOG,
-                authenticator=Authenticator.from_settings(settings),
-                store=store,
-                settings=settings,
-                parts=gateway.parts,
-                quarantine=gateway.quarantine,
-            )
+            yield Front.over(gateway, catalog=CATALOG, store=store, settings=settings)
 
     return opened
 

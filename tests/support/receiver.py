@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.connections import answering
 from support.web_host import page
 
 DROP = b""
@@ -80,24 +81,5 @@ class Receiver:
 async def receiver(*answers: bytes, **more: bytes) -> AsyncIterator[Receiver]:
     """Take webhooks on 127.0.0.1 until the end of the block."""
     taking = Receiver(answers=list(answers), **more)
-    answering: set[asyncio.Task[None]] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        answering.add(task)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            await taking.answer(reader, writer)
-        writer.close()
-        answering.discard(task)
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    taking.port = server.sockets[0].getsockname()[1]
-    try:
+    async with answering(taking.answer) as taking.port:
         yield taking
-    finally:
-        server.close()
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering)
-        await server.wait_closed()

@@ -14,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from support.connections import answering
+
 Page = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -50,34 +52,19 @@ def redirect(location: str) -> bytes:
 async def web_host(tls: ssl.SSLContext | None = None, name: str = "127.0.0.1") -> AsyncIterator[WebHost]:
     """Serve on 127.0.0.1 until the end of the block. `name` is what URLs call it."""
     host = WebHost(scheme="https" if tls else "http", name=name)
-    answering: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        answering.add(task)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            host.asked.append(head)
-            found = host.pages.get(head.split()[1], page(status="404 Not Found"))
-            if isinstance(found, bytes):
-                writer.write(found)
-            else:
-                await found(writer)
-            await writer.drain()
-        writer.close()
-        answering.discard(task)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        host.asked.append(head)
+        found = host.pages.get(head.split()[1], page(status="404 Not Found"))
+        if isinstance(found, bytes):
+            writer.write(found)
+        else:
+            await found(writer)
+        await writer.drain()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
-    host.port = server.sockets[0].getsockname()[1]
-    try:
+    async with answering(answer, tls) as host.port:
         yield host
-    finally:
-        server.close()
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering)
-        await server.wait_closed()
 
 
 def certificate(folder: Path, *names: str) -> tuple[ssl.SSLContext, Path]:

@@ -11,7 +11,6 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from ourvidz_gateway.auth import Authenticator
 from ourvidz_gateway.catalog import Catalog, CatalogError, load_catalog
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.front import Front
@@ -47,15 +46,7 @@ async def serve(settings: GatewaySettings, storage_settings: StorageSettings, ca
     store = open_store(storage_settings)
     try:
         async with open_gateway(settings, store) as gateway:
-            front = Front(
-                jobs=gateway,
-                catalog=catalog,
-                authenticator=Authenticator.from_settings(settings),
-                store=store,
-                settings=settings,
-                parts=gateway.parts,
-                quarantine=gateway.quarantine,
-            )
+            front = Front.over(gateway, catalog=catalog, store=store, settings=settings)
             add_services(server, front)
             await _serve_both(server, front, gateway)
     except DatabaseUnavailable as error:

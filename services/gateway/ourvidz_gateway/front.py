@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from inspect import isasyncgen
+from typing import Self
 from uuid import UUID
 
 from ourvidz_gateway.admission import admit
@@ -25,6 +26,7 @@ from ourvidz_gateway.errors import (
     ModerationUnavailable,
     ReferenceImageNotFound,
 )
+from ourvidz_gateway.gateway import Gateway
 from ourvidz_gateway.jobs import Accepted, Asset, Job, JobFilter
 from ourvidz_gateway.pages import check_page_size
 from ourvidz_gateway.parts import Parts
@@ -76,6 +78,19 @@ class Front:
     settings: GatewaySettings
     parts: Parts
     quarantine: Quarantine
+
+    @classmethod
+    def over(cls, gateway: Gateway, *, catalog: Catalog, store: ObjectStore, settings: GatewaySettings) -> Self:
+        """Return the front of a gateway."""
+        return cls(
+            jobs=gateway,
+            catalog=catalog,
+            authenticator=Authenticator.from_settings(settings),
+            store=store,
+            settings=settings,
+            parts=gateway.parts,
+            quarantine=gateway.quarantine,
+        )
 
     async def create_job(self, draft: JobDraft, user_id: str) -> tuple[Accepted, JobType]:
         """Check a draft and accept it.

@@ -193,7 +193,7 @@ class WebhookSender:
             return NotDelivered(str(error))
         except (DatabaseUnavailable, StoreError, TimeoutError):
             return NotDelivered("the job or its URLs could not be read")
-        except Exception:
+        except Exception:  # one webhook that trips over a bug of ours must not keep all others from being sent
             log.exception("a webhook can't be sent", delivery_id=str(webhook.id), job_id=str(webhook.job_id))
             return NotDelivered("an error of this server's own")
 

@@ -1,6 +1,5 @@
 """Assets over REST, on a real database and store."""
 
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -8,7 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from ourvidz_gateway.database import Database, migrate, open_database
+from ourvidz_gateway.database import Database
 from ourvidz_gateway.rest import create_rest_app
 from support import fronts
 from support.assets import BUCKET, add_asset
@@ -16,13 +15,6 @@ from support.memory_jobs import MemoryJobs
 
 ASSETS = "/api/assets"
 BOB = {"Authorization": f"Bearer {fronts.token('bob')}"}
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    await migrate(dsn)
-    async with open_database(dsn) as database:
-        yield database
 
 
 @pytest.fixture

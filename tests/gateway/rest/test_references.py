@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from ourvidz_gateway.database import Database, migrate, open_database
+from ourvidz_gateway.database import Database
 from ourvidz_gateway.errors import StorageUnavailable
 from ourvidz_gateway.references import BUCKET
 from ourvidz_gateway.rest import create_rest_app
@@ -24,13 +24,6 @@ from support.pictures import BAD_FILES, file_of, halves, turned_jpeg
 UPLOAD = "/api/upload-reference"
 IMAGES = "/api/reference-images"
 BOB = {"Authorization": f"Bearer {fronts.token('bob')}"}
-
-
-@pytest.fixture
-async def database(dsn: str) -> AsyncIterator[Database]:
-    await migrate(dsn)
-    async with open_database(dsn) as database:
-        yield database
 
 
 @pytest.fixture

@@ -2,38 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
-import pytest
-
-from ourvidz_gateway.database import Database, open_database
+from ourvidz_gateway.database import open_database
 from ourvidz_gateway.errors import DatabaseUnavailable
-from ourvidz_gateway.webhooks import WebhookPolicy, WebhookSender
-from ourvidz_serving.storage import LocalStore
+from ourvidz_gateway.webhooks import WebhookPolicy
 from support.ended_jobs import ended_job, webhook_of
-from support.receiver import DROP, HANG, Receiver, receiver
-from support.senders import QUICK, running, sender, store_in
+from support.receiver import DROP, HANG, receiver
+from support.senders import QUICK, running, sender
 from support.web_host import page
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return store_in(tmp_path / "objects")
-
-
-@pytest.fixture
-def make(database: Database, store: LocalStore) -> Callable[..., WebhookSender]:
-    """Make a sender that may call the given receivers for jobs."""
-    return partial(sender, database, store)
-
-
-@pytest.fixture
-async def hooks() -> AsyncIterator[Receiver]:
-    async with receiver() as hooks:
-        yield hooks
 
 
 async def test_a_sender_is_woken_rather_than_waiting_for_its_sweep(database, make, hooks, monkeypatch):

@@ -1,12 +1,9 @@
 """What receivers of webhooks get, and what becomes of it."""
 
 import json
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -14,33 +11,14 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from ourvidz_gateway.database import Database
 from ourvidz_gateway.rest.objects import objects_router
-from ourvidz_gateway.webhooks import WebhookPolicy, WebhookSender
-from ourvidz_serving.storage import LocalStore
+from ourvidz_gateway.webhooks import WebhookPolicy
 from support import fronts
 from support.ended_jobs import BUCKET, ended_job, webhook_of
 from support.jobs import Bench
-from support.receiver import DROP, Receiver, receiver
-from support.senders import QUICK, SECRET, checked, running, sender, store_in
+from support.receiver import DROP, receiver
+from support.senders import QUICK, SECRET, checked, running
 from support.web_host import page, redirect
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
-    return store_in(tmp_path / "objects")
-
-
-@pytest.fixture
-def make(database: Database, store: LocalStore) -> Callable[..., WebhookSender]:
-    """Make a sender that may call the given receivers for jobs."""
-    return partial(sender, database, store)
-
-
-@pytest.fixture
-async def hooks() -> AsyncIterator[Receiver]:
-    async with receiver() as hooks:
-        yield hooks
 
 
 async def row(bench: Bench, webhook_id):
