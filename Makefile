@@ -34,6 +34,15 @@ demo: install ## Start the whole system, make three images and a clip in OUT, st
 test: install ## Run all tests that this machine can run, in WORKERS processes
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
+# Which benchmarks `make bench` runs, all if empty, and how often each is measured.
+BENCH ?=
+ROUNDS ?= 5
+
+.PHONY: bench
+bench: install ## Measure ours beside peers, in turn, and write benchmarks/README.md
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m ourvidz_bench $(BENCH) --rounds $(ROUNDS) --keep
+
 .PHONY: lint
 lint: install ## Check style, layers and contracts; changes nothing
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@
 - `hold-frame:F`: the same before frame F of a clip; `hold-after`: after its last frame
 - `endless`: go on with the last step for ever, checking for a cancel
 - `chatty`: say 200 kB with each step
+- `pace:MS`: each step takes that many milliseconds
+- `die:I:S`: the process is killed before step S of image I; `die-first:I:S`: only in the job's first attempt
 - `echo`: make the reference pictures themselves: each image the one, or a clip's first and last frame
 - `oom`, `invalid`, `bug`: fail in that way
 - `few`, `many`, `small`: make one picture or frame too few, one too many, or all of half the size
@@ -11,7 +13,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -29,6 +33,7 @@ SIZES = [(64, 48), (128, 48), (128, 96)]
 class FakeEngine:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
+        self._render_id = ""
 
     def load(self, session: LoadSession) -> EngineInfo:
         if self._config.get("hold_load"):
@@ -47,6 +52,7 @@ class FakeEngine:
             session.reference_engine("echo")
         if b"\x89PNG" in task.request_bytes:
             session.warn("the request carries a file")
+        self._render_id = request.render_id
         if request.HasField("clip"):
             self._make_clip(task, words, session)
         else:
@@ -85,14 +91,26 @@ class FakeEngine:
             session.check()
             if f"hold:{index}:{step}" in words:
                 self._hold()
+            if f"die:{index}:{step}" in words or (
+                f"die-first:{index}:{step}" in words and self._render_id.endswith("/1")
+            ):
+                os.kill(os.getpid(), signal.SIGKILL)
             if "chatty" in words:
                 session.loading(f"{index}:{step}".ljust(200_000))
+            time.sleep(sum(float(word.removeprefix("pace:")) for word in words if word.startswith("pace:")) / 1000)
+            self._note_step(index, step)
             session.step(step, steps, index, count)
             if session.wants_previews:
                 session.preview(np.full((512, 256, 3), step, np.uint8), index, step)
         while "endless" in words:
             session.check()
             time.sleep(0.005)
+
+    def _note_step(self, index: int, step: int) -> None:
+        if steps_file := self._config.get("steps_file"):
+            line = json.dumps({"render": self._render_id, "image": index, "step": step, "pid": os.getpid()})
+            with Path(steps_file).open("a") as file:
+                file.write(f"{line}\n")
 
     def _fail(self, words: list[str]) -> None:
         if "oom" in words:
