@@ -21,7 +21,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # A peer that vanished without a word is found within half a minute, even while nothing is said.
     ("grpc.keepalive_time_ms", PING_EVERY_MS),
+    # Without the second one, gRPC 1.85 waits a minute for the answer, whatever the first one says.
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # A server that comes back is found soon: a job may be waiting for it.

@@ -86,6 +86,21 @@ async def test_nobody_takes_over_before_having_been_in_touch_for_a_whole_lease(d
     assert len(heard.taken) == 1
 
 
+async def test_who_was_silent_itself_takes_nothing_over_for_another_lease(database, bench: Bench):
+    """What kept it from beating may have kept the others."""
+    dead = await bench.add_session(lease=SILENT)
+    await bench.running_job(dead)
+
+    session, heard = await begin(database)
+    session._beaten_at -= 45  # of 60 seconds
+    await session._beat()
+    assert heard.taken == []
+
+    session._in_touch_since -= 60
+    await session._beat()
+    assert len(heard.taken) == 1
+
+
 async def test_what_a_leaving_gateway_runs_is_taken_over_at_once(database, bench: Bench):
     leaving, _ = await begin(database)
     await bench.running_job(leaving.id)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 
+from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import Kind, QueueStatus
 from ourvidz_gateway.queue import Backlog, Queue
 from ourvidz_gateway.renderers import Renderers
@@ -23,6 +24,7 @@ class BacklogView:
         self._counted: dict[Kind, Backlog] = {}
         self._accepted: Counter[Kind] = Counter()
         self._counted_at = float("-inf")
+        self._failed_at = float("-inf")
         self._counting = asyncio.Lock()
 
     def accepted(self, kind: Kind) -> None:
@@ -49,11 +51,19 @@ class BacklogView:
         )
 
     async def _refresh(self) -> None:
+        asked_at = time.monotonic()
         async with self._counting:
             if time.monotonic() - self._counted_at < MAX_AGE_S:
                 return
+            # All who waited for this count share its failure: else each would wait for one of its own, in turn.
+            if self._failed_at > asked_at:
+                raise DatabaseUnavailable("The database is out of reach.")
             # What is accepted while the count runs may be in it or not; it is counted on top, since a queue that
             # looks a little too full is better than one that overflows.
             self._accepted.clear()
-            self._counted = await self._queue.backlog()
+            try:
+                self._counted = await self._queue.backlog()
+            except DatabaseUnavailable:
+                self._failed_at = time.monotonic()
+                raise
             self._counted_at = time.monotonic()

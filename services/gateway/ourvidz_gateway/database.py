@@ -19,6 +19,9 @@ CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 10.0
 """No statement of ours takes longer; a stalled network must not hold a request for ever."""
 
+CLOSE_TIMEOUT_S = 2.0
+"""How long connections may take to close in good order."""
+
 RETRY_AFTER_S = 5.0
 """What clients are told to wait while the database is away."""
 
@@ -58,23 +61,26 @@ class Database:
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         """Run one statement and return its rows."""
         with reaching_database():
-            return list(await self._pool.fetch(query, *args))
+            async with self._connection() as connection:
+                return list(await connection.fetch(query, *args))
 
     async def fetchrow(self, query: str, *args: Any) -> asyncpg.Record | None:
         """Run one statement and return its first row."""
         with reaching_database():
-            return await self._pool.fetchrow(query, *args)
+            async with self._connection() as connection:
+                return await connection.fetchrow(query, *args)
 
     async def execute(self, query: str, *args: Any) -> None:
         """Run one statement."""
         with reaching_database():
-            await self._pool.execute(query, *args)
+            async with self._connection() as connection:
+                await connection.execute(query, *args)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
         """Lend a connection with an open transaction; it commits at the end, or rolls back when an error leaves."""
         with reaching_database():
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction():
                 yield connection
 
     @asynccontextmanager
@@ -86,8 +92,21 @@ class Database:
         """
         with reaching_database():
             # The lock goes with the connection's return to the pool, which resets all that a session holds.
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            async with self._connection() as connection:
                 yield await connection.fetchval("SELECT pg_try_advisory_lock(hashtext('ourvidz'), hashtext($1))", work)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """Lend a connection. One that gave no answer in time, or whose user leaves amid a statement, is thrown away.
+
+        Given back, it would first be waited for: for the answer that never came, and for that to a cancel.
+        """
+        async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                connection.terminate()
+                raise
 
 
 @asynccontextmanager
@@ -107,13 +126,18 @@ async def open_database(dsn: str, *, max_connections: int = 16, durable: bool = 
             server_settings={
                 "application_name": "ourvidz-gateway",
                 "synchronous_commit": "on" if durable else "off",
+                # What we gave up must not go on there, and a gateway that vanished without a word not hold its locks.
+                "statement_timeout": f"{COMMAND_TIMEOUT_S * 1000:.0f}",
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
             },
         )
     try:
         yield Database(pool)
     finally:
         try:
-            await asyncio.wait_for(pool.close(), CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT_S)
         except UNREACHABLE:
             pool.terminate()
 

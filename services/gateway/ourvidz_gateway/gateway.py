@@ -213,6 +213,8 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
     await migrate(dsn)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(dsn))
+        # A beat must not wait behind requests.
+        beat_database = await stack.enter_async_context(open_database(dsn, max_connections=1))
         log_database = await stack.enter_async_context(open_database(dsn, max_connections=1, durable=False))
         operator_webhook = settings.webhook_url is not None
         queue = Queue(database, Terms.from_settings(settings), operator_webhook=operator_webhook)
@@ -236,7 +238,7 @@ async def open_gateway(settings: GatewaySettings, store: ObjectStore) -> AsyncIt
             on_ready=lambda kind: dispatcher.wake(kind),  # noqa: PLW0108
         )
         session = Session(
-            database,
+            beat_database,
             name=f"{socket.gethostname()}:{os.getpid()}",
             lease_s=settings.lease_s,
             callbacks=SessionCallbacks(

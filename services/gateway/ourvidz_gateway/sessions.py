@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ourvidz_gateway.database import COMMAND_TIMEOUT_S, Database
+from ourvidz_gateway.database import COMMAND_TIMEOUT_S, Database, reaching_database
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import JobStage, Kind
 from ourvidz_gateway.queue import Claim
@@ -126,7 +126,7 @@ class Session:
         self._lease_s = lease_s
         self._callbacks = callbacks
         self.id = uuid4()
-        self._in_touch_since = time.monotonic()
+        self._in_touch_since = self._beaten_at = time.monotonic()
 
     async def begin(self) -> None:
         """Start a session; its id is new each time."""
@@ -136,24 +136,36 @@ class Session:
         )
         self.id = session_id  # not before: what is claimed under a session that does not stand is nobody's
         await self._database.execute(_FORGET)
-        self._in_touch_since = time.monotonic()
+        self._in_touch_since = self._beaten_at = time.monotonic()
 
     async def run(self) -> None:
         """Beat, look for cancelled jobs of ours and for dead gateways, for ever, through outages of the database."""
         while True:
+            began = time.monotonic()
             try:
                 await self._beat()
             except DatabaseUnavailable:
                 self._in_touch_since = time.monotonic()
                 log.warning("database away, the lease runs on without a beat")
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(max(0.0, began + self._lease_s / 3 - time.monotonic()))
 
     async def release(self) -> None:
-        """End the session, so that others take over what it runs at once."""
-        await self._database.execute(_RELEASE, self.id, fetch_address(self.id))
+        """End the session, so that others take over what it runs at once. Raises `DatabaseUnavailable`."""
+        with reaching_database():
+            # By then it has run out by itself.
+            async with asyncio.timeout(self._lease_s):
+                await self._database.execute(_RELEASE, self.id, fetch_address(self.id))
 
     async def _beat(self) -> None:
-        if await self._database.fetchrow(_BEAT, self.id, self._lease_s) is None:
+        with reaching_database():
+            # A line that went dead costs this beat and not the lease: the next one comes over a new connection.
+            async with asyncio.timeout(self._lease_s / 2):
+                stands = await self._database.fetchrow(_BEAT, self.id, self._lease_s)
+        silent_s, self._beaten_at = time.monotonic() - self._beaten_at, time.monotonic()
+        if silent_s > self._lease_s * 2 / 3:
+            # What kept us from beating may have kept the others, too, long enough for their leases to run out.
+            self._in_touch_since = self._beaten_at
+        if stands is None:
             log.error("this gateway was declared dead while it could not reach the database; it starts anew")
             self._callbacks.lost()
             await self.begin()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 CHANNEL = "ourvidz"
 GATHER_S = 0.02
 RECONNECT_S = 1.0
+CHECK_S = 10.0
 
 
 class Signals:
@@ -81,7 +83,10 @@ class Signals:
 
         connection.add_termination_listener(wake_broken)
         while True:
-            await self._something.wait()
+            # Who only listens never learns that the line has fallen silent: it is tried now and then.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_S):
+                    await self._something.wait()
             if broken.is_set():
                 raise ConnectionError("the connection for signals was closed")
             await asyncio.sleep(GATHER_S)

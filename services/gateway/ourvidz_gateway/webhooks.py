@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 USER_AGENT: Final = "OurVidz"
 MAX_ANSWER_BYTES: Final = 64 * 2**10
+LEAVE_S: Final = 2.0
+"""How long a sender that leaves tries to say what became of its webhooks; without a word, others wait for its lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,9 @@ class WebhookSender:
             outcome = await self._try(webhook)
             await self._record_through_outages(webhook, outcome)
         except asyncio.CancelledError:
-            with suppress(DatabaseUnavailable):
-                await (self._record(webhook, outcome) if outcome else self._outbox.let_go(webhook))
+            with suppress(DatabaseUnavailable, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await (self._record(webhook, outcome) if outcome else self._outbox.let_go(webhook))
             raise
         finally:
             self._sending[webhook.host] -= 1

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -31,6 +31,7 @@ TRIES: Final = 3
 PART_BYTES: Final = 8 * 2**20
 _BLOCK_BYTES: Final = 64 * 2**10
 _CONDITIONAL_PUT_EXPIRY: Final = timedelta(minutes=15)
+_SILENCE: Final = (TimeoutError, urllib3.exceptions.TimeoutError)
 
 T = TypeVar("T")
 
@@ -42,8 +43,9 @@ class S3Store:
     server when that is another address than ours: an S3 signature binds the host that it is sent to. `region` is never
     asked for, so that signing needs no network.
 
-    `connect_timeout_s` is also the longest pause while sending; each call is tried three times where repeating it is
-    harmless, so it ends within about three times the sum of both timeouts.
+    `connect_timeout_s` is also the longest pause while sending. What fails at once is tried three times where repeating
+    it is harmless. A server that falls silent is not asked again by us: a request ends after at most the sum of both
+    timeouts. No more than eight calls are made at once; the next one waits for `read_timeout_s` at most.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class S3Store:
             maxsize=THREADS,
             timeout=urllib3.Timeout(connect=connect_timeout_s, read=read_timeout_s),
             # A server's Retry-After is not heeded: it could be an hour, and our caller has other things to do.
-            retries=urllib3.Retry(
+            retries=_Retry(
                 total=TRIES - 1,
                 backoff_factor=0.2,
                 status_forcelist=(500, 502, 503, 504),
@@ -84,6 +86,8 @@ class S3Store:
         self._minio = client(endpoint)
         self._public_minio = client(public_endpoint or endpoint)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-store")
+        self._places = asyncio.Semaphore(THREADS)
+        self._place_timeout_s = read_timeout_s
 
     async def put(
         self, bucket: str, key: str, data: bytes, *, content_type: str, if_absent: bool = False
@@ -186,7 +190,22 @@ class S3Store:
             with self._translated(what):
                 return call()
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, translated)
+        # While the server is silent, callers would line up behind those who wait for it, each for longer than the last.
+        try:
+            async with asyncio.timeout(self._place_timeout_s):
+                await self._places.acquire()
+        except TimeoutError:
+            raise StoreUnavailable(f"{what}: {THREADS} other calls wait for {self._endpoint}") from None
+        loop = asyncio.get_running_loop()
+
+        def leave(_: Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits any more
+                loop.call_soon_threadsafe(self._places.release)
+
+        running = self._threads.submit(translated)
+        # A caller who leaves early leaves the call behind, which keeps its place to its end.
+        running.add_done_callback(leave)
+        return await asyncio.wrap_future(running)
 
     def _put(self, bucket: str, key: str, data: Any, size: int, content_type: str) -> None:
         # One part after the other: no threads of minio's own, and one part in memory.
@@ -237,6 +256,25 @@ class S3Store:
             raise _store_error(what, error) from error
         except (urllib3.exceptions.HTTPError, MinioException, ParseError) as error:
             raise StoreUnavailable(f"{what}: no S3 answer from {self._endpoint}: {error}") from error
+
+
+class _Retry(urllib3.Retry):
+    """Tries again what failed at once; who has waited for a silent server has waited long enough."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> Self:
+        # Silence amid a body that is sent comes as a broken connection, with its reason inside.
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+        if error and not refused and any(isinstance(each, _SILENCE) for each in (error, *error.args)):
+            raise error
+        return super().increment(method, url, response, error, *args, **options)
 
 
 class _BlockwisePool(urllib3.PoolManager):

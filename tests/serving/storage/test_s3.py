@@ -19,6 +19,7 @@ from ourvidz_serving.storage import (
     StoreMisconfigured,
     StoreUnavailable,
 )
+from ourvidz_serving.storage.s3 import PART_BYTES, THREADS, TRIES
 from support.s3 import S3Server
 
 HOUR = timedelta(hours=1)
@@ -87,14 +88,64 @@ async def test_a_server_that_is_down_is_unavailable(bad_port: int, opened: Opene
     await every_call_raises(opened(settings_of(f"http://127.0.0.1:{bad_port}")), StoreUnavailable)
 
 
-async def test_a_server_that_never_answers_is_unavailable(opened: Opener):
+async def test_a_server_that_never_answers_is_unavailable_and_not_asked_again(opened: Opener):
+    asked = 0
+
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
         while await reader.read(2**16):
             pass
 
     async with wire(silence) as endpoint:
         with pytest.raises(StoreUnavailable):
             await opened(settings_of(endpoint)).get("pictures", "a")
+    assert asked == 1
+
+
+async def test_a_server_that_stops_reading_is_unavailable_and_not_asked_again(opened: Opener):
+    asked = 0
+    over = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await over.wait()
+
+    async with wire(deaf) as endpoint:
+        with pytest.raises(StoreUnavailable):
+            await opened(settings_of(endpoint)).put("pictures", "a", bytes(PART_BYTES), content_type="image/png")
+        over.set()
+    assert asked == 1
+
+
+async def test_what_fails_at_once_is_tried_again(opened: Opener):
+    asked = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+
+    async with wire(hang_up) as endpoint:
+        with pytest.raises(StoreUnavailable):
+            await opened(settings_of(endpoint)).get("pictures", "a")
+    assert asked == TRIES
+
+
+async def test_callers_of_a_silent_server_do_not_line_up(opened: Opener):
+    """One after the other they would wait for six times the timeout."""
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(2**16):
+            pass
+
+    async with wire(silence) as endpoint:
+        store = opened(settings_of(endpoint, read_timeout_s=1))
+        began = asyncio.get_running_loop().time()
+        calls = [store.get("pictures", "a") for _ in range(6 * THREADS)]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 4
+    assert {type(each) for each in found} == {StoreUnavailable}
 
 
 @pytest.mark.parametrize("status", ["503 Service Unavailable", "500 Internal Server Error", "200 OK"])

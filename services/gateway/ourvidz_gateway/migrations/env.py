@@ -10,6 +10,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+CONNECT_TIMEOUT_S = 10.0
+STEP_TIMEOUT_S = 300.0
+"""For one statement, and for another gateway's migration: the start of a gateway must not hang for ever."""
+
 LOCK = 0x6F75_7276_6964_7A31
 """Any number that nobody else uses for pg_advisory_lock: `ourvidz1`."""
 
@@ -26,7 +30,9 @@ async def main() -> None:
     """Connect by the gateway's own DSN, which asyncpg reads better than SQLAlchemy does."""
     dsn = context.config.attributes["dsn"]
     engine = create_async_engine(
-        "postgresql+asyncpg://", poolclass=NullPool, async_creator=lambda: asyncpg.connect(dsn, timeout=10)
+        "postgresql+asyncpg://",
+        poolclass=NullPool,
+        async_creator=lambda: asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=STEP_TIMEOUT_S),
     )
     async with engine.begin() as connection:
         await connection.run_sync(migrate)
