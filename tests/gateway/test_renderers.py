@@ -156,3 +156,13 @@ async def test_renderers_behind_a_name_come_and_go_with_dns(database: Database, 
                 stub = render_pb2_grpc.RenderServiceStub(channel)
                 assert (await stub.GetRenderer(render_pb2.GetRendererRequest())).kind == "sdxl"
             assert renderers._renderers == {}
+
+
+async def test_a_server_rests_the_longer_the_more_attempts_fail_there_in_a_row(database: Database):
+    renderers = Renderers({}, database, service_token=None, on_ready=lambda _: None)
+    rests = [renderers.note_failure(Kind.SDXL, "one:1") for _ in range(12)]
+    assert rests == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    assert renderers.note_failure(Kind.SDXL, "another:1") == 0
+    renderers.note_success(Kind.SDXL, "one:1")
+    renderers.note_success(Kind.SDXL, "never-seen:1")
+    assert [renderers.note_failure(Kind.SDXL, "one:1") for _ in range(2)] == [0, 1]

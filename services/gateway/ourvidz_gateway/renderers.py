@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 
 RENDER_SERVICE = "ourvidz.api.render.v1.RenderService"
 ENHANCE_SERVICE = "ourvidz.api.enhance.v1.EnhanceService"
+LONGEST_REST_S = 60.0
+"""For how long a server is left alone at most after failures."""
 DNS_INTERVAL_S = 5.0
 CALL_TIMEOUT_S = 5.0
 
@@ -64,6 +67,22 @@ class Renderers:
         self._service_token = service_token
         self._on_ready = on_ready
         self._renderers: dict[tuple[Kind, str], _Renderer] = {}
+        self._failures: Counter[tuple[Kind, str]] = Counter()
+        """Attempts that failed in a row at an address, as far as this gateway ran them."""
+
+    def note_success(self, kind: Kind, address: str) -> None:
+        """Take note that an attempt came to a good end there."""
+        del self._failures[kind, address]
+
+    def note_failure(self, kind: Kind, address: str) -> float:
+        """Take note that an attempt failed there; return the seconds for which the slot is to be left alone.
+
+        A server that fails at once would otherwise be free at once, and draw in one job after the other. One failure
+        may be the job's own fault; from the second in a row on, the rest doubles with each.
+        """
+        self._failures[kind, address] += 1
+        in_a_row = self._failures[kind, address]
+        return 0.0 if in_a_row == 1 else min(2.0 ** min(in_a_row - 2, 10), LONGEST_REST_S)
 
     def configured(self, kind: Kind) -> bool:
         """Whether the settings name any renderer of this kind, up or down."""

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from ourvidz.api.render.v1 import render_pb2, render_pb2_grpc
 from ourvidz.rpc_status import parse
+from ourvidz_gateway.answers import Nonsense, check_event, check_finished, check_outputs
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.events import Progress
 from ourvidz_gateway.jobs import JobStage, StepDetail
@@ -59,6 +60,8 @@ class RenderRun:
         self._seen = 0
         """Index of the renderer's last event that was seen."""
         self._steps_done = 0
+        self._steps_total = plan.step_count * plan.image_count
+        """As planned, until the renderer says how many it takes: towards a reference picture, it takes fewer."""
         self._lost_since: float | None = None
         self._uploading = False
 
@@ -88,15 +91,22 @@ class RenderRun:
             if self._cancel.is_set() and not self._begun:
                 return Cancelled()
             try:
-                async for response in stub.Render(self._request()):
+                request = self._request()
+                async for response in stub.Render(request):
                     self._lost_since = None
+                    check_event(response, self._plan, seen=self._seen)
                     if response.index:
                         self._seen = response.index
                     if response.WhichOneof("event") == "finished":
                         finished = response.finished
+                        check_finished(finished, request, self._plan)
                         return Completed(finished.outputs, _result_of(finished, self._plan), list(finished.warnings))
                     await self._tell(response)
                 return Retry("STREAM_ENDED", counts=True)
+            except Nonsense as nonsense:
+                log.error("the renderer answers nonsense", address=self._claim.address, error=str(nonsense))
+                await self._stop(stub)
+                return Retry("NONSENSE", counts=True)
             except grpc.aio.AioRpcError as error:
                 outcome = self._outcome_of(error)
             if outcome is not None:
@@ -124,6 +134,7 @@ class RenderRun:
             case "step":
                 step = response.step
                 self._steps_done = step.image_index * step.step_count + step.step
+                self._steps_total = step.image_count * step.step_count
                 detail = StepDetail(step.step, step.step_count, step.image_index, step.image_count)
                 self._progress(JobStage.RENDERING, detail)
             case "preview":
@@ -141,15 +152,11 @@ class RenderRun:
             Progress(self._claim.job_id, self._claim.attempt, stage, percent, render_index=self._seen, step=step)
         )
 
-    @property
-    def _steps_total(self) -> int:
-        return self._plan.step_count * self._plan.image_count
-
     def _outcome_of(self, error: grpc.aio.AioRpcError) -> Outcome | None:
         """Say what a broken stream means; None: attach again."""
         parsed = parse(error)
         if parsed.reason == "CANCELLED" and self._cancel.is_set():
-            return Cancelled(_stored_outputs(error))
+            return Cancelled(self._stored_outputs(error))
         if retry := retry_elsewhere(parsed, self._claim):
             return retry
         if lost := without_lost(self._plan, [field.field for field in parsed.fields]):
@@ -162,10 +169,27 @@ class RenderRun:
                 return Cancelled() if self._cancel.is_set() else Retry(RENDERER_LOST, counts=True)
             case "INVALID_REQUEST" | "PROMPT_REFUSED" | "RENDER_EXISTS" | "OUTPUT_TOO_LARGE":
                 return Failed(parsed.reason, f"The renderer refused the job: {parsed.message}")
+            case "STORAGE_UNAVAILABLE" if parsed.retry_after_s is not None and not self._cancel.is_set():
+                # It could not begin, which no renderer could now. One that can't store what it made gives no time.
+                return Retry(parsed.reason, counts=False, delay_s=parsed.retry_after_s)
             case "UNAVAILABLE":
                 return self._lost(parsed.message)
             case reason:
                 return Cancelled() if self._cancel.is_set() else Retry(reason, counts=True)
+
+    def _stored_outputs(self, error: grpc.aio.AioRpcError) -> Sequence[render_pb2.Output]:
+        """Return the outputs that a cancelled render had stored, which come as a detail of its status."""
+        status = rpc_status.from_call(error)
+        finished = render_pb2.Finished()
+        for detail in status.details if status else ():
+            if detail.Unpack(finished):
+                try:
+                    check_outputs(list(finished.outputs), self._request(), self._plan, complete=False)
+                except Nonsense as nonsense:
+                    log.error("the renderer answers nonsense", address=self._claim.address, error=str(nonsense))
+                    return ()
+                return finished.outputs
+        return ()
 
     def _lost(self, message: str) -> Outcome | None:
         """Say what to do when the renderer can't be reached: attach again for a while, then give the attempt up."""
@@ -193,16 +217,6 @@ class RenderRun:
             log.warning("cancelling did not reach the renderer", address=self._claim.address, error=error.details())
             return False
         return bool(response.state != render_pb2.CancelRenderResponse.STATE_UNKNOWN)
-
-
-def _stored_outputs(error: grpc.aio.AioRpcError) -> Sequence[render_pb2.Output]:
-    """Return the outputs that a cancelled render had stored, which come as a detail of its status."""
-    status = rpc_status.from_call(error)
-    finished = render_pb2.Finished()
-    for detail in status.details if status else ():
-        if detail.Unpack(finished):
-            return finished.outputs
-    return ()
 
 
 def _result_of(finished: render_pb2.Finished, plan: RenderPlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -214,7 +214,7 @@ class Run:
                 log.exception("a job can't be read")
                 outcome: Outcome = Failed("UNREADABLE", "The job was stored by a version that this one can't read.")
             else:
-                outcome = await self._make(self.claim, self._plan, self._context).run(self._cancel)
+                outcome = self._rested(await self._make(self.claim, self._plan, self._context).run(self._cancel))
             await self.record(outcome)
         return outcome
 
@@ -232,6 +232,16 @@ class Run:
             return
         log.info("attempt ended", outcome=type(outcome).__name__, state=event.state)
         self._context.feeds.publish([event])
+
+    def _rested(self, outcome: Outcome) -> Outcome:
+        """Take note of how the server did, and let one that fails again and again rest for a while."""
+        kind, address = self.claim.kind, self.claim.address
+        match outcome:
+            case Completed() | Advanced():
+                self._context.renderers.note_success(kind, address)
+            case Retry(counts=True) if kind is not Kind.FETCHER:
+                return replace(outcome, cool_s=self._context.renderers.note_failure(kind, address))
+        return outcome
 
     def next_kind(self, outcome: Outcome) -> Kind | None:
         """Return the kind that the job waits for after this outcome; None when it does not wait."""
