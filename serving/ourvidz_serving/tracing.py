@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import Span, SpanKind, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 JOB_ID_KEY = "x-ourvidz-job-id"
@@ -41,6 +42,11 @@ def inject(metadata: Iterable[tuple[str, str | bytes]] = ()) -> tuple[tuple[str,
     return (*given, *((key, value) for key, value in carrier.items() if key not in names))
 
 
+@lru_cache(maxsize=8)
+def _tracer(provider: TracerProvider) -> Tracer:
+    return provider.get_tracer("ourvidz_serving")
+
+
 @contextmanager
 def server_span(provider: TracerProvider, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> Iterator[Span]:
     """Run a call within a span that continues its caller's trace, and with its caller's job id on each log line.
@@ -50,7 +56,7 @@ def server_span(provider: TracerProvider, method: str, metadata: Sequence[tuple[
     """
     carrier = {key: value for key, value in metadata if isinstance(value, str)}
     job_id = {JOB_ID: carrier[JOB_ID_KEY][:MAX_JOB_ID_LENGTH]} if JOB_ID_KEY in carrier else {}
-    tracer = provider.get_tracer("ourvidz_serving")
+    tracer = _tracer(provider)
     parent = _propagator.extract(carrier)
     with (
         tracer.start_as_current_span(

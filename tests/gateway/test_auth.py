@@ -1,5 +1,6 @@
 """Whose token is taken, and what all others are told."""
 
+import asyncio
 import json
 import threading
 from datetime import UTC, datetime, timedelta
@@ -52,6 +53,50 @@ async def test_without_a_token_the_caller_is_told_how_to_send_one(authenticator,
 async def test_what_is_no_bearer_token_is_refused(authenticator, header):
     with pytest.raises(Unauthenticated, match="must be `Bearer <token>`"):
         await authenticator.authenticate(header)
+
+
+class CountedKey(SecretKey):
+    """Counts how often it was used to check a token."""
+
+    checks = 0
+
+    async def find(self, token):
+        self.checks += 1
+        return await super().find(token)
+
+
+async def test_a_token_that_is_shown_again_is_not_checked_again_but_counts_no_longer_than_it_is_valid():
+    key = CountedKey(fronts.SECRET)
+    authenticator = Authenticator(key, audience="authenticated")
+    short = fronts.token("alice", exp=datetime.now(UTC) + timedelta(seconds=2))
+
+    shown = [await authenticator.authenticate(f"Bearer {short}") for _ in range(3)]
+
+    assert shown == [Principal("alice", None)] * 3
+    assert key.checks == 1
+    await asyncio.sleep(2)
+    with pytest.raises(Unauthenticated, match="has expired"):
+        await authenticator.authenticate(f"Bearer {short}")
+
+
+async def test_a_checked_token_lets_no_other_one_in(authenticator):
+    good = fronts.token("alice")
+    await authenticator.authenticate(f"Bearer {good}")
+
+    with pytest.raises(Unauthenticated, match="not valid"):
+        await authenticator.authenticate(f"Bearer {good[:-4]}AAAA")
+    assert (await authenticator.authenticate(f"Bearer {fronts.token('bob')}")).user_id == "bob"
+
+
+async def test_a_token_is_checked_again_after_a_while(monkeypatch):
+    key = CountedKey(fronts.SECRET)
+    authenticator = Authenticator(key, audience="authenticated")
+    monkeypatch.setattr("ourvidz_gateway.auth.REMEMBERED_S", 0.0)
+
+    for _ in range(3):
+        await authenticator.authenticate(f"Bearer {fronts.token('alice')}")
+
+    assert key.checks == 3
 
 
 async def test_an_expired_token_is_called_that(authenticator):

@@ -335,7 +335,7 @@ async def test_a_job_that_a_renderer_refuses_fails_at_once_and_costs_nothing(gat
     assert await bench.value("SELECT count(*) FROM credit_ledger WHERE entry = 'settle' AND amount > 0") == 0
 
 
-async def test_everything_else_goes_on_while_a_prompt_is_judged(database, monkeypatch):
+async def test_everything_else_goes_on_while_a_long_prompt_is_judged(database, monkeypatch):
     judging, go_on = threading.Event(), threading.Event()
 
     def judge(_: str) -> str | None:
@@ -344,7 +344,7 @@ async def test_everything_else_goes_on_while_a_prompt_is_judged(database, monkey
 
     monkeypatch.setattr(module, "floor_violation", judge)
     async with policy(database) as made:
-        checking = asyncio.create_task(made.check("alice", prompt="a fox", negative_prompt=""))
+        checking = asyncio.create_task(made.check("alice", prompt="a fox " * 100, negative_prompt=""))
         while not judging.is_set():  # there is no event to wait for
             await asyncio.sleep(0.01)
         go_on.set()

@@ -13,7 +13,7 @@ import pytest
 from ourvidz_gateway.errors import DatabaseUnavailable
 from ourvidz_gateway.jobs import Job, JobEvent, JobStage, JobState
 from ourvidz_gateway.previews import Preview, Previews
-from ourvidz_gateway.watches import Heartbeat, Update, merge
+from ourvidz_gateway.watches import AHEAD, Heartbeat, Update, merge
 from support.fronts import NoRows
 
 JOB = UUID("0b6f1c9e-6d0c-4a67-9a39-6f1f3a1f0c53")
@@ -104,6 +104,45 @@ async def test_events_that_are_there_come_before_a_preview(source: Source, previ
         async with aclosing(merge(source(), RENDERED, after=2, previews=previews, heartbeat_s=None)) as updates:
             assert [await next_of(updates) for _ in events] == events
             assert await next_of(updates) == preview(9)
+
+
+@pytest.mark.parametrize("count", [AHEAD, 4 * AHEAD])
+async def test_events_that_are_there_come_before_a_preview_however_many_there_are(
+    source: Source, previews: Previews, count: int
+):
+    with previews.rendering(JOB):
+        async with aclosing(merge(source(), RENDERED, after=2, previews=previews, heartbeat_s=None)) as updates:
+            source.event(1)
+            await next_of(updates)
+            coming = asyncio.create_task(next_of(updates))
+            await asyncio.sleep(0)
+            previews.show(preview(9))
+            events = [source.event(number) for number in range(2, 2 + count)]
+            assert [await coming, *[await next_of(updates) for _ in events[1:]]] == events
+            assert await next_of(updates) == preview(9)
+
+
+async def test_no_more_than_a_few_events_are_held_for_a_reader_who_does_not_read(source: Source):
+    events = [source.event(number) for number in range(1, 4 * AHEAD)]
+    source.queue.put_nowait(None)
+    async with aclosing(merge(source(), RENDERED, after=2, previews=None, heartbeat_s=None)) as updates:
+        first = await next_of(updates)
+        for _ in range(5 * AHEAD):
+            await asyncio.sleep(0)
+
+        assert source.queue.qsize() == len(events) + 1 - AHEAD
+        assert [first, *[update async for update in updates]] == events
+
+
+async def test_no_preview_comes_after_the_end_of_a_job(source: Source, previews: Previews):
+    with previews.rendering(JOB):
+        async with aclosing(merge(source(), RENDERED, after=2, previews=previews, heartbeat_s=None)) as updates:
+            events = [source.event(number) for number in range(1, AHEAD)]
+            assert await next_of(updates) == events[0]
+            previews.show(preview(9))
+            source.queue.put_nowait(replace(events[0], sequence=AHEAD, state=JobState.COMPLETED, stage=None))
+
+            assert [update.sequence async for update in updates] == list(range(2, AHEAD + 1))
 
 
 async def test_a_slow_reader_gets_only_the_latest_preview(source: Source, previews: Previews):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -69,6 +70,9 @@ async def _serve_both(server: Server, front: Front, gateway: Gateway) -> None:
     await rest.start()
     for service in SERVICES:
         server.set_serving(service, True)
+    # What is there by now stays: without it, looking for garbage takes a tenth of the time that requests do.
+    gc.collect()
+    gc.freeze()
     await server.wait_stopped()
     await server.drain()
 

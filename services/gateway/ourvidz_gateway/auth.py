@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
 from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any, Self
@@ -15,6 +17,10 @@ from ourvidz_gateway.text import is_plain
 
 MAX_USER_ID_CHARACTERS = 200
 JWKS_TIMEOUT_S = 5.0
+
+REMEMBERED_S = 60.0
+"""How long a token that was checked is taken without checking it again: a page asks with the same one all the time."""
+MAX_REMEMBERED = 10_000
 
 OPERATOR_ROLE = "service_role"
 
@@ -83,6 +89,8 @@ class Authenticator:
     def __init__(self, keys: SecretKey | PublicKeys, *, audience: str) -> None:
         self._keys = keys
         self._audience = audience
+        self._remembered: dict[bytes, tuple[Principal, float]] = {}
+        """Who showed tokens lately and until when that counts, by the tokens' SHA-256: they themselves are not kept."""
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Self:
@@ -100,7 +108,15 @@ class Authenticator:
         scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("The Authorization header must be `Bearer <token>`.")
-        return _principal(await self._claims(token.strip()))
+        digest = hashlib.sha256(token.strip().encode()).digest()
+        principal, until = self._remembered.get(digest, (None, 0.0))
+        if principal is None or until <= time.time():
+            claims = await self._claims(token.strip())
+            principal = _principal(claims)
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[digest] = principal, min(int(claims["exp"]), time.time() + REMEMBERED_S)
+        return principal
 
     async def _claims(self, token: str) -> dict[str, Any]:
         try:

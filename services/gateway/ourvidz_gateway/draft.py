@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ourvidz_gateway.errors import InvalidRequest
@@ -56,7 +56,9 @@ class JobDraft:
 
     def fingerprint(self) -> bytes:
         """Return the SHA-256 of all that was asked for, the same however it was said and over whichever front."""
-        values = _stated({**asdict(self), "idempotency_key": None})
+        values = _stated(
+            {each.name: getattr(self, each.name) for each in fields(self) if each.name != "idempotency_key"}
+        )
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode(errors="replace")).digest()
 
     def checked_key(self) -> str | None:

@@ -166,6 +166,10 @@ class JobEvent:
     step: StepDetail | None = None
     error_message: str | None = None
 
+    def __hash__(self) -> int:
+        # All of its watchers look it up among what was made for one of them; these two tell it from all others.
+        return hash((self.job_id, self.sequence))
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:

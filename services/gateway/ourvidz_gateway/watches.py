@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from ourvidz_gateway.previews import Preview, Previews, PreviewWatch
 
 HEARTBEAT_S = 15.0
 """After this long without anything else a stream says that it lives, so that proxies keep the connection."""
+
+AHEAD = 64
+"""Events that are read before their watcher has asked for them, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,7 @@ async def merge(
     """
     attempt = 0
     watch: PreviewWatch | None = None
-    event_comes: asyncio.Task[JobEvent | None] | None = None
-    preview_comes: asyncio.Task[None] | None = None
+    coming = _Coming(events)
     with ExitStack() as stack:
         try:
             # Before it is rendered there is nothing to see, and no gateway need be asked for it. To one who has seen
@@ -42,36 +45,95 @@ async def merge(
             if previews and after and _is_rendered(job):
                 watch = stack.enter_context(previews.watching(job.id))
             while True:
-                event_comes = event_comes or asyncio.create_task(_next(events))
-                if watch:
-                    preview_comes = preview_comes or asyncio.create_task(watch.wait())
-                waiting = [task for task in (event_comes, preview_comes) if task]
-                await asyncio.wait(waiting, timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
-                if event_comes.done():
-                    event, event_comes = event_comes.result(), None
-                    if event is None:
-                        return
+                # Before we look: what comes while the reader is busy then wakes us at once.
+                coming.something.clear()
+                while event := coming.take():
                     attempt = event.attempt
                     if previews and not watch and _is_rendered(event):
                         watch = stack.enter_context(previews.watching(job.id))
                     yield event
-                elif watch and preview_comes and preview_comes.done():
-                    preview_comes = None
+                if coming.ended():
+                    return
+                if watch and coming.preview(watch):
                     preview = watch.take()
                     if preview and preview.attempt >= attempt:
                         yield preview
-                else:
+                    continue
+                try:
+                    async with asyncio.timeout(heartbeat_s):
+                        await coming.something.wait()
+                except TimeoutError:
                     yield Heartbeat()
         finally:
-            tasks = [task for task in (event_comes, preview_comes) if task]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await coming.close()
+
+
+class _Coming:
+    """What comes to a watcher. Events are read a little ahead, so that it need not wait for those that are there.
+
+    When the watcher is slow, no more of them are held than `AHEAD`, and no preview at all.
+    """
+
+    def __init__(self, events: AsyncIterator[JobEvent]) -> None:
+        self.something = asyncio.Event()
+        """Set when there is more of anything, also an end."""
+        self._events: deque[JobEvent] = deque()
+        self._room = asyncio.Event()
+        self._full = False
+        """Whether reading waits for room, so that more may be there than is known."""
+        self._over = False
+        """Whether the last event was taken."""
+        self._reading = asyncio.create_task(self._read(events))
+        self._preview: asyncio.Task[None] | None = None
+
+    def take(self) -> JobEvent | None:
+        """Return the next event, if it is there."""
+        if not self._events:
+            return None
+        if len(self._events) == AHEAD // 2:
+            self._room.set()
+        event = self._events.popleft()
+        self._over = event.state.terminal
+        return event
+
+    def ended(self) -> bool:
+        """Whether all events were taken and none follows. Raises what went wrong with them."""
+        if not self._over and self._reading.done():
+            self._reading.result()
+            return True
+        return self._over
+
+    def preview(self, watch: PreviewWatch) -> bool:
+        """Whether a preview may be there that was not taken yet, and no event is; where not, it is waited for."""
+        if self._preview is None:
+            self._preview = asyncio.create_task(watch.wait())
+            self._preview.add_done_callback(lambda _: self.something.set())
+        elif self._preview.done() and not self._full:
+            self._preview = None
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Wait for nothing any longer."""
+        tasks = [task for task in (self._reading, self._preview) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, events: AsyncIterator[JobEvent]) -> None:
+        try:
+            async for event in events:
+                self._events.append(event)
+                self.something.set()
+                if len(self._events) == AHEAD:
+                    self._full = True
+                    self._room.clear()
+                    await self._room.wait()
+                    self._full = False
+                    self.something.set()
+        finally:
+            self.something.set()
 
 
 def _is_rendered(standing: Job | JobEvent) -> bool:
     return standing.stage in (JobStage.RENDERING, JobStage.UPLOADING)
-
-
-async def _next(events: AsyncIterator[JobEvent]) -> JobEvent | None:
-    return await anext(events, None)

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ourvidz_serving.prompt_floor import chinese, english
 from ourvidz_serving.prompt_floor.ages import ages_under_18
@@ -44,6 +45,8 @@ class Reading:
         return [hit for hit in self.hits if hit.group in groups]
 
 
+# The rules are put to a prompt one after the other, and each of them begins with this.
+@lru_cache(maxsize=2)
 def read(text: str) -> Reading:
     """Find the terms in a text."""
     folded = fold(text)

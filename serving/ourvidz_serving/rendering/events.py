@@ -32,6 +32,9 @@ class EventLog:
         """Give an event its index and show it to all readers; the log owns it from then on."""
         event.index = self.next_index
         self._events.append(event)
+        if event.HasField("finished"):
+            # Nothing comes after it, not even for a reader who has the last preview still to see.
+            self._preview = None
         self._wake()
 
     def show(self, preview: render_pb2.Preview) -> None:

@@ -75,6 +75,19 @@ async def test_a_slow_reader_gets_only_the_latest_preview() -> None:
         await anext(reader)
 
 
+async def test_a_slow_reader_gets_no_preview_behind_the_end() -> None:
+    log = EventLog()
+    reader = log.follow(previews=True)
+    log.add(step(1))
+    assert (await anext(reader)).index == 1
+    log.show(preview(1))
+    log.add(render_pb2.RenderResponse(finished=render_pb2.Finished()))
+    assert (await anext(reader)).HasField("finished")
+    log.end()
+    with pytest.raises(StopAsyncIteration):
+        await anext(reader)
+
+
 async def test_previews_are_not_replayed() -> None:
     log = EventLog()
     log.show(preview(1))

@@ -14,7 +14,7 @@ from ourvidz_gateway.front import Front
 BEARER = HTTPBearer(scheme_name="token", bearerFormat="JWT", auto_error=False, description="The user's JWT.")
 
 
-def _front(request: Request) -> Front:
+async def _front(request: Request) -> Front:  # FastAPI would send it to a thread otherwise
     front: Front = request.app.state.front
     return front
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 import structlog
@@ -128,7 +129,7 @@ async def watch_job(
     return EventSourceResponse(_stream(front, job, after=after, previews=preview), ping=0, sep="\n")
 
 
-async def _stream(front: Front, job: Job, *, after: int, previews: bool) -> AsyncIterator[ServerSentEvent]:
+async def _stream(front: Front, job: Job, *, after: int, previews: bool) -> AsyncIterator[ServerSentEvent | bytes]:
     try:
         async with front.watch_job(job, after=after, previews=previews, heartbeat_s=HEARTBEAT_S) as updates:
             async for update in updates:
@@ -138,7 +139,7 @@ async def _stream(front: Front, job: Job, *, after: int, previews: bool) -> Asyn
         log.warning("event stream ended early", job_id=str(job.id), reason=error.reason)
 
 
-def _sent(update: Update) -> ServerSentEvent:
+def _sent(update: Update) -> ServerSentEvent | bytes:
     match update:
         case Heartbeat():
             return ServerSentEvent(comment="heartbeat", sep="\n")
@@ -146,12 +147,18 @@ def _sent(update: Update) -> ServerSentEvent:
             # Without an id, so that what a listener has seen last stays the event before.
             return ServerSentEvent(event="preview", data=json.dumps(preview_data(update)), sep="\n")
         case JobEvent():
-            return ServerSentEvent(
-                id=str(update.sequence),
-                event="state" if update.step is None else "step",
-                data=json.dumps(event_data(update), ensure_ascii=False),
-                sep="\n",
-            )
+            return _event_sent(update)
+
+
+@lru_cache(maxsize=1024)
+def _event_sent(event: JobEvent) -> bytes:
+    """Return what all watchers of an event are sent."""
+    return ServerSentEvent(
+        id=str(event.sequence),
+        event="state" if event.step is None else "step",
+        data=json.dumps(event_data(event), ensure_ascii=False),
+        sep="\n",
+    ).encode()
 
 
 def event_data(event: JobEvent) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -176,8 +177,9 @@ def _asset_message(signed: SignedAsset) -> jobs_pb2.JobAsset:
     return message
 
 
+@lru_cache(maxsize=1024)
 def event_message(event: JobEvent) -> jobs_pb2.WatchJobResponse:
-    """Return one event of a job."""
+    """Return one event of a job, the same message for all its watchers: nobody may change it."""
     message = jobs_pb2.WatchJobResponse(
         sequence=event.sequence,
         state=STATES[event.state],
