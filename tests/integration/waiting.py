@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from ourvidz import Client, JobEvent
@@ -34,8 +36,14 @@ def to_the_end(client: Client, job_id: str) -> list[JobEvent]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free now, for servers that must be told theirs."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Return ports that are free now, for servers that must be told theirs.
+
+    They lie below those that outgoing connections are given, so that none of these takes one before its server does.
+    """
+    probes: list[socket.socket] = []
+    while len(probes) < count:
+        with suppress(OSError):
+            probes.append(socket.create_server(("127.0.0.1", random.randrange(15_000, 30_000))))
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:
         probe.close()

@@ -5,7 +5,10 @@
 - `endless`: go on with the last step for ever, checking for a cancel
 - `chatty`: say 200 kB with each step
 - `pace:MS`: each step takes that many milliseconds
+- `noisy`: previews are noise, and so as large as previews get; `unseen`: there are none
 - `die:I:S`: the process is killed before step S of image I; `die-first:I:S`: only in the job's first attempt
+- `wait-for:PATH`: before its last step, wait until that file is there
+- `die-while:PATH`: the process is killed at once if that file is there
 - `echo`: make the reference pictures themselves: each image the one, or a clip's first and last frame
 - `oom`, `invalid`, `bug`: fail in that way
 - `few`, `many`, `small`: make one picture or frame too few, one too many, or all of half the size
@@ -41,7 +44,8 @@ class FakeEngine:
         if self._config.get("broken"):
             raise ModelUnavailable("there are no weights")
         sizes = [(width, height) for width, height in self._config.get("sizes", SIZES)]
-        return EngineInfo(MODEL, "none", sizes, 6, self._config.get("max_frame_count", 0), 50)
+        max_frames, max_steps = self._config.get("max_frame_count", 0), self._config.get("max_step_count", 50)
+        return EngineInfo(MODEL, "none", sizes, 6, max_frames, max_steps)
 
     def run(self, task: RenderTask, session: RenderSession) -> None:
         request = task.request
@@ -95,24 +99,36 @@ class FakeEngine:
                 f"die-first:{index}:{step}" in words and self._render_id.endswith("/1")
             ):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if step == steps:
+                self._wait(words, session)
             if "chatty" in words:
                 session.loading(f"{index}:{step}".ljust(200_000))
             time.sleep(sum(float(word.removeprefix("pace:")) for word in words if word.startswith("pace:")) / 1000)
             self._note_step(index, step)
             session.step(step, steps, index, count)
-            if session.wants_previews:
-                session.preview(np.full((512, 256, 3), step, np.uint8), index, step)
+            if session.wants_previews and "unseen" not in words:
+                pixels = paint(step, 256, 256) if "noisy" in words else np.full((512, 256, 3), step, np.uint8)
+                session.preview(pixels, index, step)
         while "endless" in words:
+            session.check()
+            time.sleep(0.005)
+
+    def _wait(self, words: list[str], session: RenderSession) -> None:
+        awaited = [Path(word.removeprefix("wait-for:")) for word in words if word.startswith("wait-for:")]
+        while not all(path.exists() for path in awaited):
             session.check()
             time.sleep(0.005)
 
     def _note_step(self, index: int, step: int) -> None:
         if steps_file := self._config.get("steps_file"):
-            line = json.dumps({"render": self._render_id, "image": index, "step": step, "pid": os.getpid()})
+            done = {"render": self._render_id, "image": index, "step": step, "pid": os.getpid()}
+            line = json.dumps({**done, "monotonic_ns": time.monotonic_ns()})
             with Path(steps_file).open("a") as file:
                 file.write(f"{line}\n")
 
     def _fail(self, words: list[str]) -> None:
+        if any(word.startswith("die-while:") and Path(word.removeprefix("die-while:")).exists() for word in words):
+            os.kill(os.getpid(), signal.SIGKILL)
         if "oom" in words:
             raise EngineOutOfMemory("no memory is left")
         if "invalid" in words:

@@ -14,16 +14,63 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import psutil
 import pytest
 
 from ourvidz.local.folder import ROOTS_DATABASES, DataFolder
 
 
 class Postgres:
-    """A running server that can make databases."""
+    """A server that can make databases. It may be killed or frozen, and comes back under the same DSN."""
 
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self.dsn = ""
+
+    def start(self) -> None:
+        """Start it, on whatever data there is; blocks until it takes connections."""
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "ourvidz.local.postgres", str(self._folder.path), str(self._folder.roots_databases)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not self._folder.postgres_ready.exists():
+            assert self._keeper.poll() is None, "the embedded PostgreSQL did not start"
+            assert time.monotonic() < deadline, "the embedded PostgreSQL took longer than a minute to start"
+            time.sleep(0.05)
+        self.dsn = self._folder.postgres_ready.read_text().splitlines()[1]
+
+    def stop(self) -> None:
+        """Stop it in good order, if it runs."""
+        if self._keeper:
+            assert self._keeper.stdin
+            self._keeper.stdin.close()
+            self._keeper.wait(timeout=60)
+            self._keeper = None
+
+    def kill(self) -> None:
+        """End all its processes at once, as a power cut does."""
+        for process in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.stop()
+
+    def freeze(self) -> None:
+        """Stop the time of all its processes, until `thaw`: connections stay, and nobody answers."""
+        for process in self._processes():
+            process.suspend()
+
+    def thaw(self) -> None:
+        """Let it go on as if nothing had been."""
+        for process in self._processes():
+            process.resume()
+
+    def _processes(self) -> list[psutil.Process]:
+        pid_file = self._folder.make_postgres() / "postmaster.pid"
+        postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+        return [postmaster, *postmaster.children()]
 
     def execute(self, statement: str) -> None:
         async def run() -> None:
@@ -58,22 +105,12 @@ def running_postgres() -> Iterator[Postgres]:
     data = Path(tempfile.mkdtemp(prefix="ourvidz-tests-"))
     folder = DataFolder(data, databases)
     folder.make()
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "ourvidz.local.postgres", str(data), str(databases)],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
+    postgres = Postgres(folder)
     try:
-        deadline = time.monotonic() + 60
-        while not folder.postgres_ready.exists():
-            assert keeper.poll() is None, "the embedded PostgreSQL did not start"
-            assert time.monotonic() < deadline, "the embedded PostgreSQL took longer than a minute to start"
-            time.sleep(0.05)
-        yield Postgres(folder.postgres_ready.read_text().splitlines()[1])
+        postgres.start()
+        yield postgres
     finally:
-        assert keeper.stdin
-        keeper.stdin.close()
-        keeper.wait(timeout=60)
+        postgres.stop()
         shutil.rmtree(data)
         shutil.rmtree(databases, ignore_errors=True)
 

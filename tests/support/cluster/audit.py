@@ -30,14 +30,22 @@ async def until_ended(cluster: Cluster, job_ids: Collection[str], patience_s: fl
             await asyncio.sleep(0.1)
 
 
-async def audit(
-    cluster: Cluster, accepted: Collection[str], *, not_completed: Collection[str] = (), patience_s: float = PATIENCE_S
-) -> None:
+async def rendered_once(cluster: Cluster, job_id: str) -> bool:
+    """Whether each step of a job was done once, in one attempt at rendering."""
+    (job,) = await cluster.rows("SELECT request FROM jobs WHERE id = $1", UUID(job_id))
+    plan = json.loads(job["request"])
+    attempts = await cluster.rows("SELECT 1 FROM attempts WHERE job_id = $1 AND stage = 'rendering'", UUID(job_id))
+    steps = ((image, step) for image in range(plan["image_count"]) for step in range(1, plan["step_count"] + 1))
+    return len(attempts) == 1 and cluster.steps(job_id) == dict.fromkeys(steps, 1)
+
+
+async def audit(cluster: Cluster, *, not_completed: Collection[str] = (), patience_s: float = PATIENCE_S) -> None:
     """Wait until all accepted jobs have ended and their webhooks came, then compare all that there is of them.
 
-    `accepted` are the ids that replies named, of all jobs that the cluster ever accepted; `not_completed` are those among
-    them that are to have failed or been cancelled.
+    These are all that the cluster ever accepted; `not_completed` are those among them that are to have failed or been
+    cancelled.
     """
+    accepted = cluster.accepted
     await until_ended(cluster, accepted, patience_s)
     jobs = {str(row["id"]): row for row in await cluster.rows("SELECT * FROM jobs")}
     assert set(jobs) == set(accepted), "the jobs in the database are those that were accepted"

@@ -6,13 +6,15 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import grpc
@@ -55,6 +57,12 @@ class Gateway:
             reply = (await http.post("/api/queue-job", json=body, headers=headers)).raise_for_status().json()
         return str(reply["job"]["id"])
 
+    async def probe(self, path: str) -> tuple[int, bool]:
+        """Ask `/readyz` or `/healthz`; return the status, and whether it says when to ask again."""
+        async with self.http() as http:
+            reply = await http.get(path)
+        return reply.status_code, "retry-after" in reply.headers
+
     def client(self, user: str = "alice") -> AsyncClient:
         """A gRPC client of that user."""
         return AsyncClient(self.node.address, token(user), url=self.url)
@@ -63,6 +71,18 @@ class Gateway:
         """A REST client of that user."""
         headers = {"authorization": f"Bearer {token(user)}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt that has not ended."""
+
+    stage: str
+    attempt: int
+    address: str
+    session_id: UUID
+    owner: Gateway | None
+    """The gateway that runs it; None if that one is of an earlier start."""
 
 
 @dataclass
@@ -76,10 +96,20 @@ class Cluster:
     """What the operator's webhooks come to."""
     storage: Mapping[str, str]
     """The variables that say where objects are, without their prefix."""
+    drain_grace_s: float = 25
+    """How long a server may take to leave."""
     gateways: list[Gateway] = field(default_factory=list)
     sdxl: list[Node] = field(default_factory=list)
     wan: list[Node] = field(default_factory=list)
     enhancers: list[Node] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+    """The ids of all jobs that were asked for with `ask`, over all tests that share it."""
+
+    async def ask(self, gateway: Gateway, prompt: str = "a fox", **more: Any) -> str:
+        """Ask a gateway for a job, as `Gateway.ask` does, and return its id; audits then look for it."""
+        job_id = await gateway.ask(prompt, **more)
+        self.accepted.append(job_id)
+        return job_id
 
     @property
     def nodes(self) -> list[Node]:
@@ -104,6 +134,47 @@ class Cluster:
         finally:
             await connection.close()
 
+    async def running(self, job_id: str) -> Running | None:
+        """Where a job runs now; None while it does not."""
+        rows = await self.rows(
+            """SELECT a.stage, a.attempt, a.address, a.session_id, s.name FROM attempts a
+               JOIN gateway_sessions s ON s.id = a.session_id WHERE a.job_id = $1 AND a.ended_at IS NULL""",
+            UUID(job_id),
+        )
+        if not rows:
+            return None
+        row = rows[0]
+        owner = next((each for each in self.gateways if row["name"].endswith(f":{each.node.process.pid}")), None)
+        return Running(row["stage"], row["attempt"], row["address"], row["session_id"], owner)
+
+    async def until_running(self, job_id: str, stage: str = "rendering", *, steps: int = 0) -> Running:
+        """Wait until a job is at a stage, and so many of its steps are done; return where it runs."""
+        found: Running | None = None
+        async with asyncio.timeout(30):
+            while (
+                found is None
+                or found.stage != stage
+                or (await self.running(job_id)) != found
+                or self.steps(job_id).total() < steps
+            ):
+                await asyncio.sleep(0.02)
+                found = await self.running(job_id)
+        return found
+
+    async def clock(self) -> datetime:
+        """The time on the database's clock, which all leases go by."""
+        (row,) = await self.rows("SELECT clock_timestamp() AS now")
+        now: datetime = row["now"]
+        return now
+
+    async def attempts(self, job_id: str) -> list[asyncpg.Record]:
+        """All attempts at all stages of a job, in order."""
+        return await self.rows("SELECT * FROM attempts WHERE job_id = $1 ORDER BY attempt", UUID(job_id))
+
+    async def sessions(self) -> set[UUID]:
+        """The gateways' sessions that have not ended."""
+        return {row["id"] for row in await self.rows("SELECT id FROM gateway_sessions WHERE ended_at IS NULL")}
+
     def renderer(self, address: str) -> Node:
         """The renderer or enhancer at an address, as `attempts` names it."""
         return next(node for node in [*self.sdxl, *self.wan, *self.enhancers] if node.address == address)
@@ -127,20 +198,21 @@ def running_cluster(
     wan: int = 1,
     enhancers: int = 1,
     storage: Mapping[str, str] | None = None,
-    gateway_dsn: str | None = None,
+    gateway_dsns: Sequence[str] = (),
+    drain_grace_s: float = 25,
     **gateway_settings: str,
 ) -> Iterator[Cluster]:
     """Start everything and wait until it is ready; blocks. At the end all that runs is told to leave, and must do so well.
 
     `storage` are the variables of an S3 server, without `OURVIDZ_STORAGE_`; a folder that all share if None.
-    `gateway_dsn` is how gateways reach the database, if there is something between. `gateway_settings` are variables
-    of every gateway, without `OURVIDZ_`.
+    `gateway_dsns` are how each gateway reaches the database, if there is something between. `drain_grace_s` is how long any
+    server may take to leave, and `gateway_settings` are variables of every gateway, without `OURVIDZ_`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     where = dict(storage or {"KIND": "local", "PATH": str(folder / "objects")})
     with receiving() as receiver:
-        cluster = Cluster(folder, dsn, receiver, where)
-        _plan(cluster, gateways, sdxl, wan, enhancers, gateway_dsn or dsn, gateway_settings)
+        cluster = Cluster(folder, dsn, receiver, where, drain_grace_s)
+        _plan(cluster, gateways, sdxl, wan, enhancers, gateway_dsns or [dsn] * gateways, gateway_settings)
         cluster.steps_file.touch()
         try:
             for node in cluster.nodes:
@@ -159,7 +231,13 @@ def running_cluster(
 
 
 def _plan(
-    cluster: Cluster, gateways: int, sdxl: int, wan: int, enhancers: int, gateway_dsn: str, settings: Mapping[str, str]
+    cluster: Cluster,
+    gateways: int,
+    sdxl: int,
+    wan: int,
+    enhancers: int,
+    gateway_dsns: Sequence[str],
+    settings: Mapping[str, str],
 ) -> None:
     """Name all nodes and give them their addresses and environments."""
     ports = iter(free_ports(2 * gateways + sdxl + wan + enhancers))
@@ -173,7 +251,7 @@ def _plan(
         rest_port, grpc_port = next(ports), next(ports)
         url = f"http://127.0.0.1:{rest_port}"
         stated = {
-            "DATABASE_URL": gateway_dsn,
+            "DATABASE_URL": gateway_dsns[index],
             "GRPC_PORT": str(grpc_port),
             "REST_PORT": str(rest_port),
             "JWT_SECRET": SECRET,
@@ -201,7 +279,9 @@ def _plan(
 
 
 def _model_server(cluster: Cluster, name: str, program: str, port: int, own: Mapping[str, str]) -> Node:
-    stated = {f"{program.upper()}_{key}": value for key, value in {"GRPC_PORT": str(port), **own}.items()}
+    stated = {
+        f"{program.upper()}_{key}": value for key, value in {"GRPC_PORT": str(port), "METRICS_PORT": "0", **own}.items()
+    }
     address = f"127.0.0.1:{port}"
     return Node(
         name,
@@ -217,6 +297,7 @@ def _environment(cluster: Cluster, stated: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OURVIDZ_")}
     storage = {f"OURVIDZ_STORAGE_{name}": value for name, value in cluster.storage.items()}
     shared = {"METRICS_PORT": "0", "SERVICE_TOKEN": SERVICE_TOKEN, "LOG_FORMAT": "json"}
+    shared["DRAIN_GRACE_S"] = str(cluster.drain_grace_s)
     ours = {f"OURVIDZ_{name}": value for name, value in {**shared, **stated}.items()}
     # As `ourvidz up` does: a server forks to start its engine, and gRPC has no part in that.
     return {**inherited, **storage, **ours, "PYTHONPATH": str(TESTS), "GRPC_ENABLE_FORK_SUPPORT": "0"}

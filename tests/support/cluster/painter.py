@@ -39,6 +39,7 @@ def main() -> None:
     logs.configure(settings.log_level, settings.log_format)
     config = {
         "sizes": [SIZES[settings.kind]],
+        "max_step_count": 200,
         "max_frame_count": 161 if settings.kind == "wan" else 0,
         "steps_file": settings.steps_file and str(settings.steps_file),
         "gate": settings.gate and str(settings.gate),
