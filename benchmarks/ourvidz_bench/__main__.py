@@ -17,8 +17,6 @@ from ourvidz_bench import page
 from ourvidz_bench.results import Result, Row, spread
 
 BENCHMARKS = {
-    "dispatch": "accepted → render called, and jobs a second, beside other queues on PostgreSQL",
-    "depth": "what a deep queue costs",
     "rest": "requests a second at POST /api/queue-job",
     "progress": "progress messages to watchers",
     "encoding": "PNG and MP4",
